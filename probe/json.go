@@ -1,0 +1,130 @@
+package probe
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// timeLayout is RFC 3339 with nine digits always, so that instants sort as text.
+const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
+
+// seconds is a duration as programs read it: a decimal number of seconds.
+type seconds time.Duration
+
+func (s seconds) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', -1, 64), nil
+}
+
+func (s *seconds) UnmarshalJSON(b []byte) error {
+	f, err := strconv.ParseFloat(string(b), 64)
+	if err != nil {
+		return fmt.Errorf("%q is not a number of seconds", b)
+	}
+	if math.Abs(f) > math.MaxInt64/1e9 {
+		return fmt.Errorf("%q seconds do not fit a duration", b)
+	}
+	*s = seconds(math.Round(f * 1e9))
+	return nil
+}
+
+// resultJSON is the published shape of a result. Programs read it: fields are
+// added, never renamed or removed.
+type resultJSON struct {
+	Time      string      `json:"time"`
+	Agent     string      `json:"agent"`
+	Source    string      `json:"source,omitempty"`
+	Target    string      `json:"target"`
+	Remote    string      `json:"remote"`
+	LocalPort uint16      `json:"local_port"`
+	Outcome   Outcome     `json:"outcome"`
+	RTT       *seconds    `json:"rtt_seconds,omitempty"`
+	Attempts  int         `json:"attempts"`
+	Stamp     Stamp       `json:"stamp"`
+	Lateness  seconds     `json:"lateness_seconds"`
+	HostDelay seconds     `json:"host_delay_seconds"`
+	Drops     int         `json:"drops,omitempty"`
+	SynAck    *synAckJSON `json:"syn_ack,omitempty"`
+	ICMP      *icmpJSON   `json:"icmp,omitempty"`
+	Err       string      `json:"error,omitempty"`
+}
+
+type synAckJSON struct {
+	Seq           uint32 `json:"seq"`
+	Window        uint16 `json:"window"`
+	MSS           uint16 `json:"mss,omitempty"`
+	WindowScale   *int8  `json:"window_scale,omitempty"`
+	SACKPermitted bool   `json:"sack_permitted"`
+	Timestamps    bool   `json:"timestamps"`
+	TTL           uint8  `json:"ttl"`
+}
+
+type icmpJSON struct {
+	Type uint8      `json:"type"`
+	Code uint8      `json:"code"`
+	From netip.Addr `json:"from"`
+}
+
+// MarshalJSON writes the result as one object in the published shape: the
+// instant in RFC 3339 with nanoseconds, durations in seconds.
+func (r Result) MarshalJSON() ([]byte, error) {
+	j := resultJSON{
+		Time: r.Time.UTC().Format(timeLayout), Agent: r.Agent, Source: r.Source, Target: r.Target,
+		LocalPort: r.LocalPort, Outcome: r.Outcome, Attempts: r.Attempts, Stamp: r.Stamp,
+		Lateness: seconds(r.Lateness), HostDelay: seconds(r.HostDelay), Drops: r.Drops, Err: r.Err,
+	}
+	if r.Remote.IsValid() {
+		j.Remote = r.Remote.String()
+	}
+	if r.Outcome.Answered() {
+		rtt := seconds(r.RTT)
+		j.RTT = &rtt
+	}
+	if s := r.SynAck; s != nil {
+		j.SynAck = &synAckJSON{Seq: s.Seq, Window: s.Window, MSS: s.MSS,
+			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, TTL: s.TTL}
+		if s.WindowScale >= 0 {
+			j.SynAck.WindowScale = &s.WindowScale
+		}
+	}
+	if i := r.ICMP; i != nil {
+		j.ICMP = (*icmpJSON)(i)
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote. Fields it does not know are passed over.
+func (r *Result) UnmarshalJSON(b []byte) error {
+	var j resultJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	at, err := time.Parse(time.RFC3339Nano, j.Time)
+	if err != nil {
+		return fmt.Errorf("time %q is not RFC 3339", j.Time)
+	}
+	*r = Result{
+		Time: at, Agent: j.Agent, Source: j.Source, Target: j.Target, LocalPort: j.LocalPort,
+		Outcome: j.Outcome, Attempts: j.Attempts, Stamp: j.Stamp, Lateness: time.Duration(j.Lateness),
+		HostDelay: time.Duration(j.HostDelay), Drops: j.Drops, ICMP: (*ICMP)(j.ICMP), Err: j.Err,
+	}
+	if j.Remote != "" {
+		if r.Remote, err = netip.ParseAddrPort(j.Remote); err != nil {
+			return fmt.Errorf("remote %q is not address:port", j.Remote)
+		}
+	}
+	if j.RTT != nil {
+		r.RTT = time.Duration(*j.RTT)
+	}
+	if s := j.SynAck; s != nil {
+		r.SynAck = &SynAck{Seq: s.Seq, Window: s.Window, MSS: s.MSS, WindowScale: -1,
+			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, TTL: s.TTL}
+		if s.WindowScale != nil {
+			r.SynAck.WindowScale = *s.WindowScale
+		}
+	}
+	return nil
+}

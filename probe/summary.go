@@ -1,0 +1,89 @@
+package probe
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// Summary gathers the results of one series. It keeps every round trip (8
+// bytes each), so its quantiles are exact. The zero value is ready for use;
+// it is not safe for concurrent use.
+type Summary struct {
+	counts  [Error + 1]int
+	rtts    []time.Duration
+	ordered bool
+	last    map[flow]time.Duration
+	varied  time.Duration // sum of |difference| between neighbours
+	pairs   int
+}
+
+type flow struct {
+	agent, target string
+	port          uint16
+}
+
+// Add counts one result.
+func (s *Summary) Add(r *Result) {
+	s.counts[r.Outcome]++
+	if !r.Outcome.Answered() {
+		return
+	}
+	s.rtts = append(s.rtts, r.RTT)
+	s.ordered = false
+	if s.last == nil {
+		s.last = make(map[flow]time.Duration)
+	}
+	f := flow{r.Agent, r.Target, r.LocalPort}
+	if before, ok := s.last[f]; ok {
+		s.varied += (r.RTT - before).Abs()
+		s.pairs++
+	}
+	s.last[f] = r.RTT
+}
+
+// Count returns the results that had the outcome.
+func (s *Summary) Count(o Outcome) int { return s.counts[o] }
+
+// Sent returns the results counted: every probe has one.
+func (s *Summary) Sent() int {
+	n := 0
+	for _, c := range s.counts {
+		n += c
+	}
+	return n
+}
+
+// Answered returns the probes that the target itself answered.
+func (s *Summary) Answered() int { return len(s.rtts) }
+
+// Loss returns the fraction, 0 to 1, of the probes that the target did not
+// answer (RFC 2680), leaving out those that failed on our side. It is NaN if none is left.
+func (s *Summary) Loss() float64 {
+	valid := s.Sent() - s.counts[Error]
+	return 1 - float64(len(s.rtts))/float64(valid)
+}
+
+// Jitter returns the mean absolute difference between the round trips of
+// neighbouring probes of one flow (RFC 3393), or 0 if there are no two.
+func (s *Summary) Jitter() time.Duration {
+	if s.pairs == 0 {
+		return 0
+	}
+	return s.varied / time.Duration(s.pairs)
+}
+
+// Quantile returns the smallest round trip that at least the fraction q of
+// all do not exceed (nearest rank), 0 < q <= 1; q = 0 gives the
+// minimum. Without a round trip it returns 0.
+func (s *Summary) Quantile(q float64) time.Duration {
+	if len(s.rtts) == 0 {
+		return 0
+	}
+	if !s.ordered {
+		slices.Sort(s.rtts)
+		s.ordered = true
+	}
+	rank := int(math.Ceil(q * float64(len(s.rtts))))
+	return s.rtts[min(max(rank, 1), len(s.rtts))-1]
+}
