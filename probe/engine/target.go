@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/probe/packet"
+)
+
+// synLen is the length of every SYN of ours.
+const synLen = 40
+
+// target is where a task sends to, and how.
+type target struct {
+	name     string
+	remote   netip.AddrPort // with a zone, if it was given one
+	plain    netip.AddrPort // as it stands in packets
+	src      netip.Addr
+	template packet.Template
+	err      error // why it cannot be probed; then the rest may be missing
+}
+
+// resolve finds the address of a target. Names are looked up as the host does it.
+func resolve(ctx context.Context, t probe.Target, family probe.Family) (netip.AddrPort, error) {
+	network := map[probe.Family]string{probe.AnyFamily: "ip", probe.IPv4: "ip4", probe.IPv6: "ip6"}[family]
+	if a, err := netip.ParseAddr(t.Host); err == nil {
+		if a = a.Unmap(); family != probe.AnyFamily && (family == probe.IPv6) != a.Is6() {
+			return netip.AddrPort{}, fmt.Errorf("%s is not an IPv%d address", a, family)
+		}
+		return netip.AddrPortFrom(a, t.Port), nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, t.Host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if len(addrs) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%s has no IPv%d address", t.Host, family)
+	}
+	return netip.AddrPortFrom(addrs[0].Unmap(), t.Port), nil
+}
+
+// route finds the way to the target's address and prepares its SYN.
+func (e *Engine) route(t *target) error {
+	src, mtu, err := e.router.Route(t.remote.Addr())
+	if err != nil {
+		return err
+	}
+	headers := 40
+	if src.Is6() {
+		headers = 60
+	}
+	mss := min(mtu, 65535) - headers
+	if mss <= 0 {
+		return fmt.Errorf("the MTU of %d bytes towards %s is too small for TCP", mtu, t.remote.Addr())
+	}
+	t.src = src
+	t.plain = netip.AddrPortFrom(t.remote.Addr().WithZone(""), t.remote.Port())
+	syn := packet.LinuxSYN(src, t.plain, uint16(mss))
+	t.template, err = packet.NewTemplate(&syn)
+	return err
+}

@@ -1,0 +1,47 @@
+// Package rawsock holds the sockets that probing by hand takes, and nothing
+// of what is done with them: a Sender for TCP segments through a raw IP
+// socket, a Capture that sees packets with the kernel's stamps, a Guard that
+// keeps a source port for us, and a Router that tells how a packet would leave.
+//
+// It is the one place that speaks to the operating system about packets, and
+// works on Linux only: elsewhere every function returns ErrUnsupported. All
+// sockets belong to the network namespace of the thread that opened them.
+//
+// A Sender and a Capture need CAP_NET_RAW; errors that come of its absence wrap ErrPermission.
+package rawsock
+
+import (
+	"errors"
+	"net/netip"
+)
+
+var (
+	// ErrUnsupported is returned on systems without raw TCP and packet sockets.
+	ErrUnsupported = errors.New("raw sockets are supported on Linux only")
+	// ErrPermission is wrapped when the process may not open raw sockets.
+	ErrPermission = errors.New("raw sockets need the capability CAP_NET_RAW: run as root, or give it to the program with setcap cap_net_raw+ep")
+	// ErrPortInUse is wrapped when another socket of the host has the port.
+	ErrPortInUse = errors.New("the port is in use")
+)
+
+// Datagram is one TCP segment and where it goes. The kernel puts the IP header
+// in front of it.
+type Datagram struct {
+	// Src must be an address of this host: the kernel refuses any other.
+	Src, Dst netip.Addr
+	Segment  []byte
+}
+
+// Frame is a captured packet.
+type Frame struct {
+	// Stamp is the kernel's time of it, in nanoseconds since 1970.
+	Stamp int64
+	// Outgoing tells a packet that this host sends from one that it receives.
+	Outgoing bool
+	// Data starts at the IP header and may be cut short. It is valid until the
+	// next Read.
+	Data []byte
+}
+
+// PortRange is a range of ports, both ends included.
+type PortRange struct{ First, Last uint16 }

@@ -1,0 +1,172 @@
+package rawsock
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is the kernel's struct mmsghdr, which x/sys does not have.
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+	_   [4]byte
+}
+
+// sendmmsg returns how many messages were sent, or why the first was not.
+func sendmmsg(fd int, msgs []mmsghdr) (int, error) {
+	return mmsg(unix.SYS_SENDMMSG, fd, msgs, unix.MSG_NOSIGNAL)
+}
+
+// recvmmsg returns how many messages are waiting, without waiting itself.
+func recvmmsg(fd int, msgs []mmsghdr, flags int) (int, error) {
+	return mmsg(unix.SYS_RECVMMSG, fd, msgs, flags|unix.MSG_DONTWAIT)
+}
+
+func mmsg(trap uintptr, fd int, msgs []mmsghdr, flags int) (int, error) {
+	for {
+		n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), uintptr(flags), 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// inbox is room for a batch of received messages, all of one size.
+type inbox struct {
+	msgs    []mmsghdr
+	iovs    []unix.Iovec
+	data    []byte
+	control []byte
+	names   []byte
+}
+
+const (
+	batchLen   = 64
+	controlLen = 256
+	nameLen    = unix.SizeofSockaddrInet6 // the largest that is asked for
+)
+
+func newInbox(dataLen int) *inbox {
+	b := &inbox{
+		msgs: make([]mmsghdr, batchLen), iovs: make([]unix.Iovec, batchLen),
+		data: make([]byte, batchLen*dataLen), control: make([]byte, batchLen*controlLen), names: make([]byte, batchLen*nameLen),
+	}
+	for i := range b.msgs {
+		b.iovs[i].Base = &b.data[i*dataLen]
+		b.iovs[i].SetLen(dataLen)
+		h := &b.msgs[i].hdr
+		h.Iov = &b.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &b.control[i*controlLen]
+		h.Name = &b.names[i*nameLen]
+	}
+	return b
+}
+
+// receive fills the inbox; the kernel overwrites the lengths of the last call.
+func (b *inbox) receive(fd, flags int) (int, error) {
+	for i := range b.msgs {
+		b.msgs[i].hdr.SetControllen(controlLen)
+		b.msgs[i].hdr.Namelen = nameLen
+	}
+	return recvmmsg(fd, b.msgs, flags)
+}
+
+// message returns the data and the control messages of the i-th message.
+func (b *inbox) message(i int) (data, control []byte) {
+	size := len(b.data) / len(b.msgs)
+	n := min(int(b.msgs[i].n), size)
+	return b.data[i*size:][:n], b.control[i*controlLen:][:b.msgs[i].hdr.Controllen]
+}
+
+// name returns the sender's address of the i-th message.
+func (b *inbox) name(i int) []byte { return b.names[i*nameLen:][:nameLen] }
+
+// stampOf finds the kernel's software stamp among control messages.
+func stampOf(control []byte) (nanos int64, ok bool) {
+	for len(control) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		size := int(h.Len)
+		if size < unix.SizeofCmsghdr || size > len(control) {
+			return 0, false
+		}
+		body := control[unix.CmsgLen(0):size]
+		// Both start with the stamp as a timespec; SCM_TIMESTAMPING has two more.
+		known := h.Type == unix.SCM_TIMESTAMPNS || h.Type == unix.SCM_TIMESTAMPING
+		if h.Level == unix.SOL_SOCKET && known && len(body) >= int(unsafe.Sizeof(unix.Timespec{})) {
+			ts := *(*unix.Timespec)(unsafe.Pointer(&body[0]))
+			return ts.Nano(), ts.Sec != 0
+		}
+		control = control[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(control)):]
+	}
+	return 0, false
+}
+
+// outbox is room for a batch of datagrams to send.
+type outbox struct {
+	msgs    []mmsghdr
+	iovs    []unix.Iovec
+	names4  []unix.RawSockaddrInet4
+	names6  []unix.RawSockaddrInet6
+	control []byte
+}
+
+func newOutbox(v6 bool) *outbox {
+	b := &outbox{msgs: make([]mmsghdr, batchLen), iovs: make([]unix.Iovec, batchLen), control: make([]byte, batchLen*controlLen)}
+	level, kind, size := unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo
+	if v6 {
+		level, kind, size = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo
+		b.names6 = make([]unix.RawSockaddrInet6, batchLen)
+	} else {
+		b.names4 = make([]unix.RawSockaddrInet4, batchLen)
+	}
+	for i := range b.msgs {
+		h := &b.msgs[i].hdr
+		h.Iov = &b.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &b.control[i*controlLen]
+		h.SetControllen(unix.CmsgSpace(size))
+		c := (*unix.Cmsghdr)(unsafe.Pointer(h.Control))
+		c.Level, c.Type = int32(level), int32(kind)
+		c.SetLen(unix.CmsgLen(size))
+		if v6 {
+			b.names6[i].Family = unix.AF_INET6
+			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names6[i])), unix.SizeofSockaddrInet6
+		} else {
+			b.names4[i].Family = unix.AF_INET
+			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names4[i])), unix.SizeofSockaddrInet4
+		}
+	}
+	return b
+}
+
+// put makes d the i-th message. The source goes along as packet information,
+// so that the kernel sends from it or not at all.
+func (b *outbox) put(i int, d *Datagram, scope uint32) {
+	b.iovs[i].Base = unsafe.SliceData(d.Segment)
+	b.iovs[i].SetLen(len(d.Segment))
+	info := unsafe.Pointer(&b.control[i*controlLen+unix.CmsgLen(0)])
+	if b.names6 != nil {
+		b.names6[i].Addr, b.names6[i].Scope_id = d.Dst.As16(), scope
+		*(*unix.Inet6Pktinfo)(info) = unix.Inet6Pktinfo{Addr: d.Src.As16(), Ifindex: scope}
+		return
+	}
+	b.names4[i].Addr = d.Dst.As4()
+	*(*unix.Inet4Pktinfo)(info) = unix.Inet4Pktinfo{Spec_dst: d.Src.As4()}
+}
+
+// disconnect parts a datagram socket from its peer (connect to AF_UNSPEC,
+// which unix.Connect cannot express).
+func disconnect(fd int) error {
+	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

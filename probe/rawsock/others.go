@@ -1,0 +1,57 @@
+//go:build !linux
+
+package rawsock
+
+import "net/netip"
+
+// Sender sends TCP segments of one IP version and gives back the times at
+// which they left. It never receives.
+type Sender struct{}
+
+// OpenSender returns ErrUnsupported.
+func OpenSender(v6, stamped bool) (*Sender, error) { return nil, ErrUnsupported }
+
+// Send returns ErrUnsupported.
+func (*Sender) Send([]Datagram) (int, error) { return 0, ErrUnsupported }
+
+// Stamps returns ErrUnsupported.
+func (*Sender) Stamps(func(int64, []byte)) error { return ErrUnsupported }
+
+// Close does nothing.
+func (*Sender) Close() error { return nil }
+
+// Capture sees the packets that answer probes from a range of ports.
+type Capture struct{}
+
+// OpenCapture returns ErrUnsupported.
+func OpenCapture(PortRange, bool) (*Capture, error) { return nil, ErrUnsupported }
+
+// Read returns ErrUnsupported.
+func (*Capture) Read() ([]Frame, error) { return nil, ErrUnsupported }
+
+// Drops returns 0.
+func (*Capture) Drops() uint64 { return 0 }
+
+// Close does nothing.
+func (*Capture) Close() error { return nil }
+
+// Guard keeps a source port for us.
+type Guard struct{ Port uint16 }
+
+// HoldPort returns ErrUnsupported.
+func HoldPort(uint16) (*Guard, error) { return nil, ErrUnsupported }
+
+// Close does nothing.
+func (*Guard) Close() error { return nil }
+
+// Router tells from which address and with which MTU the host reaches another.
+type Router struct{}
+
+// OpenRouter returns ErrUnsupported.
+func OpenRouter() (*Router, error) { return nil, ErrUnsupported }
+
+// Route returns ErrUnsupported.
+func (*Router) Route(netip.Addr) (netip.Addr, int, error) { return netip.Addr{}, 0, ErrUnsupported }
+
+// Close does nothing.
+func (*Router) Close() error { return nil }
