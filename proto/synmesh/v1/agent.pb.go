@@ -598,12 +598,10 @@ type RunEnd struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "runs/{run}".
 	Run string `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
-	// Results the run produced.
+	// Results the run produced. If fewer are stored, the spool was full.
 	Produced uint64 `protobuf:"varint,2,opt,name=produced,proto3" json:"produced,omitempty"`
-	// Of these, dropped because the spool was full.
-	Dropped uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// Why the agent did not do all of it; empty if it did.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -648,13 +646,6 @@ func (x *RunEnd) GetRun() string {
 func (x *RunEnd) GetProduced() uint64 {
 	if x != nil {
 		return x.Produced
-	}
-	return 0
-}
-
-func (x *RunEnd) GetDropped() uint64 {
-	if x != nil {
-		return x.Dropped
 	}
 	return 0
 }
@@ -1162,12 +1153,11 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"ResultNote\x12\x10\n" +
 	"\x03row\x18\x01 \x01(\rR\x03row\x12$\n" +
 	"\x04icmp\x18\x02 \x01(\v2\x10.synmesh.v1.IcmpR\x04icmp\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"f\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"L\n" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1a\n" +
-	"\bproduced\x18\x02 \x01(\x04R\bproduced\x12\x18\n" +
-	"\adropped\x18\x03 \x01(\x04R\adropped\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\xae\x02\n" +
+	"\bproduced\x18\x02 \x01(\x04R\bproduced\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xae\x02\n" +
 	"\x0fSessionResponse\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.synmesh.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\ttimetable\x18\x02 \x01(\v2\x15.synmesh.v1.TimetableH\x00R\ttimetable\x123\n" +

@@ -276,12 +276,10 @@ func (x *RunResults) GetResults() []*Result {
 type RunAgentEnded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Agent string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
-	// Results that the agent produced, as it counted them; 0 if it was lost.
-	Produced uint64 `protobuf:"varint,2,opt,name=produced,proto3" json:"produced,omitempty"`
-	// Of these, those that were dropped on the way.
-	Dropped uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Results that the agent produced and that are missing from the stream.
+	Missing uint64 `protobuf:"varint,2,opt,name=missing,proto3" json:"missing,omitempty"`
 	// Why the agent did not do all that it was asked; empty if it did.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,16 +321,9 @@ func (x *RunAgentEnded) GetAgent() string {
 	return ""
 }
 
-func (x *RunAgentEnded) GetProduced() uint64 {
+func (x *RunAgentEnded) GetMissing() uint64 {
 	if x != nil {
-		return x.Produced
-	}
-	return 0
-}
-
-func (x *RunAgentEnded) GetDropped() uint64 {
-	if x != nil {
-		return x.Dropped
+		return x.Missing
 	}
 	return 0
 }
@@ -366,12 +357,11 @@ const file_synmesh_v1_run_proto_rawDesc = "" +
 	"\x06agents\x18\x02 \x03(\tR\x06agents\":\n" +
 	"\n" +
 	"RunResults\x12,\n" +
-	"\aresults\x18\x01 \x03(\v2\x12.synmesh.v1.ResultR\aresults\"q\n" +
+	"\aresults\x18\x01 \x03(\v2\x12.synmesh.v1.ResultR\aresults\"U\n" +
 	"\rRunAgentEnded\x12\x14\n" +
-	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x1a\n" +
-	"\bproduced\x18\x02 \x01(\x04R\bproduced\x12\x18\n" +
-	"\adropped\x18\x03 \x01(\x04R\adropped\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error2F\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x18\n" +
+	"\amissing\x18\x02 \x01(\x04R\amissing\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2F\n" +
 	"\n" +
 	"RunService\x128\n" +
 	"\x03Run\x12\x16.synmesh.v1.RunRequest\x1a\x17.synmesh.v1.RunResponse0\x01B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"

@@ -1,0 +1,231 @@
+package convert
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"net/netip"
+	"time"
+
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// Blocks gathers results into the columns of a report. The zero value is ready
+// for use.
+type Blocks struct {
+	// KeepSeq says of which sources the SYN-ACKs' sequence numbers are kept;
+	// nil keeps none. They are four random bytes a result.
+	KeepSeq func(source string) bool
+
+	blocks []*synmeshv1.ResultBlock
+	open   map[blockKey]*builder
+	rows   int
+}
+
+type blockKey struct {
+	source, target string
+	remote         netip.AddrPort
+	stamp          probe.Stamp
+}
+
+type builder struct {
+	block   *synmeshv1.ResultBlock
+	last    int64
+	synAcks map[probe.SynAck]uint32 // one more than the place in the block
+	seqs    bool
+}
+
+// Len returns the results gathered.
+func (b *Blocks) Len() int { return b.rows }
+
+// Add gathers one result; its Agent is left out, for a report has one.
+func (b *Blocks) Add(r *probe.Result) {
+	key := blockKey{r.Source, r.Target, r.Remote, r.Stamp}
+	w := b.open[key]
+	if w == nil {
+		w = &builder{
+			block: &synmeshv1.ResultBlock{
+				Source: r.Source, Target: r.Target, Start: r.Time.UnixNano(), Stamp: synmeshv1.Stamp(r.Stamp),
+				Port: uint32(r.Remote.Port()), Address: r.Remote.Addr().AsSlice(),
+			},
+			last: r.Time.UnixNano(),
+			seqs: b.KeepSeq != nil && b.KeepSeq(r.Source),
+		}
+		if b.open == nil {
+			b.open = make(map[blockKey]*builder)
+		}
+		b.open[key] = w
+		b.blocks = append(b.blocks, w.block)
+	}
+	w.add(r)
+	b.rows++
+}
+
+// Take returns the blocks and starts anew.
+func (b *Blocks) Take() []*synmeshv1.ResultBlock {
+	blocks := b.blocks
+	b.blocks, b.open, b.rows = nil, nil, 0
+	return blocks
+}
+
+func (w *builder) add(r *probe.Result) {
+	m, row := w.block, len(w.block.Outcomes)
+	at := r.Time.UnixNano()
+	m.TimeDeltas = append(m.TimeDeltas, at-w.last)
+	w.last = at
+	m.Outcomes = append(m.Outcomes, synmeshv1.Outcome(r.Outcome))
+	m.Rtts = append(m.Rtts, int64(r.RTT))
+	m.LocalPorts = append(m.LocalPorts, uint32(r.LocalPort))
+	m.Latenesses = append(m.Latenesses, int64(r.Lateness))
+	m.HostDelays = append(m.HostDelays, int64(r.HostDelay))
+	m.Attempts = appendSparse(m.Attempts, row, uint32(r.Attempts), 1)
+	m.Drops = appendSparse(m.Drops, row, uint32(r.Drops), 0)
+	var index, seq uint32
+	if r.SynAck != nil {
+		index, seq = w.synAck(*r.SynAck), r.SynAck.Seq
+	}
+	m.SynAckIndexes = append(m.SynAckIndexes, index)
+	if w.seqs {
+		m.SynAckSeqs = append(m.SynAckSeqs, seq)
+	}
+	if r.ICMP != nil || r.Err != "" {
+		m.Notes = append(m.Notes, &synmeshv1.ResultNote{Row: uint32(row), Icmp: fromICMP(r.ICMP), Error: r.Err})
+	}
+}
+
+// synAck returns one more than the place of what a SYN-ACK said.
+func (w *builder) synAck(s probe.SynAck) uint32 {
+	s.Seq = 0
+	if index, ok := w.synAcks[s]; ok {
+		return index
+	}
+	if w.synAcks == nil {
+		w.synAcks = make(map[probe.SynAck]uint32)
+	}
+	w.block.SynAcks = append(w.block.SynAcks, fromSynAck(&s))
+	index := uint32(len(w.block.SynAcks))
+	w.synAcks[s] = index
+	return index
+}
+
+// appendSparse appends to a column that is empty as long as all is the usual value.
+func appendSparse(column []uint32, row int, v, usual uint32) []uint32 {
+	if len(column) == 0 {
+		if v == usual {
+			return column
+		}
+		for range row {
+			column = append(column, usual)
+		}
+	}
+	return append(column, v)
+}
+
+// CheckReport says what is wrong with a report's blocks, or returns nil. Rows
+// may be called only for a report that passed.
+func CheckReport(m *synmeshv1.Report) error {
+	for i, b := range m.GetBlocks() {
+		if err := checkBlock(b); err != nil {
+			return fmt.Errorf("blocks[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func checkBlock(b *synmeshv1.ResultBlock) error {
+	rows := len(b.GetOutcomes())
+	columns := []struct {
+		name     string
+		len      int
+		optional bool
+	}{
+		{"time_deltas", len(b.GetTimeDeltas()), false},
+		{"rtts", len(b.GetRtts()), false},
+		{"local_ports", len(b.GetLocalPorts()), false},
+		{"attempts", len(b.GetAttempts()), true},
+		{"latenesses", len(b.GetLatenesses()), false},
+		{"host_delays", len(b.GetHostDelays()), false},
+		{"drops", len(b.GetDrops()), true},
+		{"syn_ack_indexes", len(b.GetSynAckIndexes()), false},
+		{"syn_ack_seqs", len(b.GetSynAckSeqs()), true},
+	}
+	for _, c := range columns {
+		if c.len != rows && !(c.optional && c.len == 0) {
+			return fmt.Errorf("%s has %d rows and outcomes has %d; all columns are equally long", c.name, c.len, rows)
+		}
+	}
+	if n := len(b.GetAddress()); n != 0 && n != 4 && n != 16 {
+		return fmt.Errorf("address has %d bytes; it has 4 or 16, or none", n)
+	}
+	if b.GetPort() > 65535 {
+		return fmt.Errorf("port %d is above 65535", b.GetPort())
+	}
+	for row, o := range b.GetOutcomes() {
+		if o <= 0 || o > synmeshv1.Outcome(probe.Error) {
+			return fmt.Errorf("outcomes[%d] is %d, which is none", row, o)
+		}
+		if i := b.GetSynAckIndexes()[row]; int(i) > len(b.GetSynAcks()) {
+			return fmt.Errorf("syn_ack_indexes[%d] is %d and there are %d", row, i, len(b.GetSynAcks()))
+		}
+	}
+	for i, n := range b.GetNotes() {
+		if int(n.GetRow()) >= rows {
+			return fmt.Errorf("notes[%d] is about row %d of %d", i, n.GetRow(), rows)
+		}
+		if _, err := toICMP(n.GetIcmp()); err != nil {
+			return fmt.Errorf("notes[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// Rows returns the results of a report that CheckReport has passed, as the
+// agent's, one block after the other. Each is valid until the next.
+func Rows(agent string, m *synmeshv1.Report) iter.Seq[*probe.Result] {
+	return func(yield func(*probe.Result) bool) {
+		for _, b := range m.GetBlocks() {
+			if !blockRows(agent, b, yield) {
+				return
+			}
+		}
+	}
+}
+
+func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result) bool) bool {
+	var remote netip.AddrPort
+	if addr, ok := netip.AddrFromSlice(b.GetAddress()); ok {
+		remote = netip.AddrPortFrom(addr, uint16(b.GetPort()))
+	}
+	at, notes := b.GetStart(), b.GetNotes()
+	for row, outcome := range b.GetOutcomes() {
+		at += b.GetTimeDeltas()[row]
+		r := probe.Result{
+			Time: time.Unix(0, at), Agent: agent, Source: b.GetSource(), Target: b.GetTarget(), Remote: remote,
+			LocalPort: uint16(b.GetLocalPorts()[row]), Outcome: probe.Outcome(outcome),
+			RTT: time.Duration(b.GetRtts()[row]), Attempts: 1, Stamp: probe.Stamp(b.GetStamp()),
+			Lateness: time.Duration(b.GetLatenesses()[row]), HostDelay: time.Duration(b.GetHostDelays()[row]),
+		}
+		if len(b.GetAttempts()) > 0 {
+			r.Attempts = int(b.GetAttempts()[row])
+		}
+		if len(b.GetDrops()) > 0 {
+			r.Drops = int(b.GetDrops()[row])
+		}
+		if i := b.GetSynAckIndexes()[row]; i > 0 {
+			r.SynAck = toSynAck(b.GetSynAcks()[i-1])
+			if len(b.GetSynAckSeqs()) > 0 {
+				r.SynAck.Seq = b.GetSynAckSeqs()[row]
+			}
+		}
+		for len(notes) > 0 && int(notes[0].GetRow()) == row {
+			r.ICMP, _ = toICMP(notes[0].GetIcmp()) // CheckReport has looked at it
+			r.Err = cmp.Or(notes[0].GetError(), r.Err)
+			notes = notes[1:]
+		}
+		if !yield(&r) {
+			return false
+		}
+	}
+	return true
+}

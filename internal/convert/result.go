@@ -1,0 +1,95 @@
+package convert
+
+import (
+	"fmt"
+	"net/netip"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// FromResult returns the message of a result.
+func FromResult(r *probe.Result) *synmeshv1.Result {
+	m := &synmeshv1.Result{
+		Time: timestamppb.New(r.Time), Agent: r.Agent, Source: r.Source, Target: r.Target,
+		LocalPort: uint32(r.LocalPort), Outcome: synmeshv1.Outcome(r.Outcome), Attempts: uint32(r.Attempts),
+		Stamp: synmeshv1.Stamp(r.Stamp), Lateness: durationpb.New(r.Lateness), HostDelay: durationpb.New(r.HostDelay),
+		Drops: uint32(r.Drops), Icmp: fromICMP(r.ICMP), Error: r.Err,
+	}
+	if r.Remote.IsValid() {
+		m.Remote = r.Remote.String()
+	}
+	if r.Outcome.Answered() {
+		m.Rtt = durationpb.New(r.RTT)
+	}
+	if r.SynAck != nil {
+		m.SynAck = fromSynAck(r.SynAck)
+		m.SynAck.Seq = r.SynAck.Seq
+	}
+	return m
+}
+
+// ToResult returns the result of a message.
+func ToResult(m *synmeshv1.Result) (probe.Result, error) {
+	r := probe.Result{
+		Time: m.GetTime().AsTime(), Agent: m.GetAgent(), Source: m.GetSource(), Target: m.GetTarget(),
+		LocalPort: uint16(m.GetLocalPort()), Outcome: probe.Outcome(m.GetOutcome()), RTT: m.GetRtt().AsDuration(),
+		Attempts: int(m.GetAttempts()), Stamp: probe.Stamp(m.GetStamp()), Lateness: m.GetLateness().AsDuration(),
+		HostDelay: m.GetHostDelay().AsDuration(), Drops: int(m.GetDrops()), Err: m.GetError(),
+	}
+	var err error
+	if m.GetRemote() != "" {
+		if r.Remote, err = netip.ParseAddrPort(m.GetRemote()); err != nil {
+			return probe.Result{}, fmt.Errorf("remote %q is not address:port", m.GetRemote())
+		}
+	}
+	if r.ICMP, err = toICMP(m.GetIcmp()); err != nil {
+		return probe.Result{}, err
+	}
+	if s := m.GetSynAck(); s != nil {
+		r.SynAck = toSynAck(s)
+		r.SynAck.Seq = s.GetSeq()
+	}
+	return r, nil
+}
+
+// fromSynAck leaves the sequence number out: blocks have it in a column of its own.
+func fromSynAck(s *probe.SynAck) *synmeshv1.SynAck {
+	m := &synmeshv1.SynAck{Window: uint32(s.Window), Mss: uint32(s.MSS),
+		SackPermitted: s.SACKPermitted, Timestamps: s.Timestamps, Ttl: uint32(s.TTL)}
+	if s.WindowScale >= 0 {
+		scale := uint32(s.WindowScale)
+		m.WindowScale = &scale
+	}
+	return m
+}
+
+func toSynAck(m *synmeshv1.SynAck) *probe.SynAck {
+	s := &probe.SynAck{Window: uint16(m.GetWindow()), MSS: uint16(m.GetMss()), WindowScale: -1,
+		SACKPermitted: m.GetSackPermitted(), Timestamps: m.GetTimestamps(), TTL: uint8(m.GetTtl())}
+	if m.WindowScale != nil {
+		s.WindowScale = int8(min(m.GetWindowScale(), 14)) // RFC 7323 section 2.3
+	}
+	return s
+}
+
+func fromICMP(i *probe.ICMP) *synmeshv1.Icmp {
+	if i == nil {
+		return nil
+	}
+	return &synmeshv1.Icmp{Type: uint32(i.Type), Code: uint32(i.Code), From: i.From.AsSlice()}
+}
+
+func toICMP(m *synmeshv1.Icmp) (*probe.ICMP, error) {
+	if m == nil {
+		return nil, nil
+	}
+	from, ok := netip.AddrFromSlice(m.GetFrom())
+	if !ok {
+		return nil, fmt.Errorf("icmp.from has %d bytes; an address has 4 or 16", len(m.GetFrom()))
+	}
+	return &probe.ICMP{Type: uint8(m.GetType()), Code: uint8(m.GetCode()), From: from}, nil
+}

@@ -1,0 +1,65 @@
+package convert
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// FromSpec returns the message of a Spec.
+func FromSpec(s *probe.Spec) *synmeshv1.ProbeSpec {
+	m := &synmeshv1.ProbeSpec{
+		Count: int64(s.Count), Interval: durationpb.New(s.Interval), Timeout: durationpb.New(s.Timeout),
+		Flows: int32(s.Flows), Family: FromFamily(s.Family),
+	}
+	for _, t := range s.Targets {
+		m.Targets = append(m.Targets, &synmeshv1.Target{Name: t.Name, Address: t.Address()})
+	}
+	return m
+}
+
+// ToSpec returns the Spec of a message, which need not be valid: see Spec.Validate.
+// A target without an address takes it from its name.
+func ToSpec(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
+	s := probe.Spec{
+		Count: int(m.GetCount()), Interval: m.GetInterval().AsDuration(), Timeout: m.GetTimeout().AsDuration(),
+		Flows: int(m.GetFlows()), Family: ToFamily(m.GetFamily()),
+	}
+	for i, t := range m.GetTargets() {
+		address := t.GetAddress()
+		if address == "" {
+			address = t.GetName()
+		}
+		target, err := probe.TargetAt(t.GetName(), address)
+		if err != nil {
+			return probe.Spec{}, fmt.Errorf("targets[%d]: %w", i, err)
+		}
+		s.Targets = append(s.Targets, target)
+	}
+	return s, nil
+}
+
+// FromFamily returns the enumeration value of a family.
+func FromFamily(f probe.Family) synmeshv1.AddressFamily {
+	switch f {
+	case probe.IPv4:
+		return synmeshv1.AddressFamily_ADDRESS_FAMILY_IPV4
+	case probe.IPv6:
+		return synmeshv1.AddressFamily_ADDRESS_FAMILY_IPV6
+	}
+	return synmeshv1.AddressFamily_ADDRESS_FAMILY_UNSPECIFIED
+}
+
+// ToFamily returns the family of an enumeration value.
+func ToFamily(f synmeshv1.AddressFamily) probe.Family {
+	switch f {
+	case synmeshv1.AddressFamily_ADDRESS_FAMILY_IPV4:
+		return probe.IPv4
+	case synmeshv1.AddressFamily_ADDRESS_FAMILY_IPV6:
+		return probe.IPv6
+	}
+	return probe.AnyFamily
+}

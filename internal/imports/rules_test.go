@@ -1,0 +1,190 @@
+package imports_test
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+const module = "github.com/synmesh/synmesh"
+
+// layers says, for each folder at the top, which of them its packages may
+// import. Arrows run downward only. What stands in none of them has no place.
+var layers = map[string][]string{
+	"proto":      {"proto"},
+	"probe":      {"probe"},
+	"internal":   {"proto", "probe", "internal"},
+	"agent":      {"proto", "probe", "internal", "agent"},
+	"controller": {"proto", "probe", "internal", "controller"},
+	"cmd":        {"proto", "probe", "internal", "agent", "controller"},
+}
+
+// confined imports belong to the folders named here, and to tests. What is
+// behind such a wall can be replaced, or read with care, in one place.
+var confined = []struct {
+	what string
+	to   []string
+	why  string
+}{
+	{"golang.org/x/sys/unix", []string{"probe/rawsock", "internal/lab"}, "what needs the kernel is asked of probe/rawsock"},
+	{"github.com/google/gopacket", []string{"probe/packet"}, "packets are crafted and parsed by probe/packet"},
+	{"github.com/gopacket/gopacket", []string{"probe/packet"}, "packets are crafted and parsed by probe/packet"},
+	{"go.etcd.io/bbolt", []string{"controller/history"}, "another store may take its place: ask controller/history"},
+	{module + "/internal/lab", []string{"internal/lab"}, "only tests and internal/lab/demo build networks"},
+}
+
+// probeUses is all that probe/... takes from other modules, and where, so that
+// the measuring engine can be read to the bottom.
+var probeUses = map[string]string{
+	"golang.org/x/net/bpf":       "probe/rawsock",
+	"golang.org/x/sys/unix":      "probe/rawsock",
+	"github.com/google/gopacket": "probe/packet",
+	"golang.org/x/sync/errgroup": "probe/engine",
+}
+
+// unlinked packages are not reached from these folders, however indirectly.
+var unlinked = []struct {
+	from, what, why string
+}{
+	{"cmd/probe-controller", "probe/rawsock", "the controller opens no raw sockets"},
+	{"cmd/probe-controller", "probe/engine", "the controller probes nothing itself"},
+	{"controller", "probe/rawsock", "the controller opens no raw sockets"},
+	{"controller", "probe/engine", "the controller probes nothing itself"},
+}
+
+// vague names say nothing about what a package owns.
+var vague = []string{"common", "util", "utils", "types", "helpers"}
+
+// listed is what go list says of a package. Imports leaves those of tests out.
+type listed struct {
+	ImportPath string
+	Name       string
+	GoFiles    []string
+	Imports    []string
+}
+
+// violations judges the packages of this module; the others are there to be
+// followed. Each sentence says which package does what, and what would be right.
+func violations(packages []listed) []string {
+	var found []string
+	graph := make(map[string][]string)
+	for _, p := range packages {
+		graph[p.ImportPath] = p.Imports
+	}
+	for _, p := range packages {
+		dir, ours := inModule(p.ImportPath)
+		if !ours || len(p.GoFiles) == 0 {
+			continue
+		}
+		if slices.Contains(vague, p.Name) || slices.Contains(vague, path.Base(dir)) {
+			found = append(found, fmt.Sprintf("%s (package %s): the name does not tell what it owns; call it after that", dir, p.Name))
+		}
+		for _, imported := range p.Imports {
+			for _, right := range judge(dir, imported) {
+				target, _ := inModule(imported)
+				found = append(found, fmt.Sprintf("%s imports %s: %s", dir, target, right))
+			}
+		}
+		for _, u := range unlinked {
+			if !within(dir, u.from) {
+				continue
+			}
+			if chain := reach(graph, p.ImportPath, module+"/"+u.what); chain != "" {
+				found = append(found, fmt.Sprintf("%s links %s: %s: %s", dir, u.what, u.why, chain))
+			}
+		}
+		if layers[top(dir)] == nil {
+			found = append(found, fmt.Sprintf("%s: no layer is known for this folder; move it under proto, probe, internal, agent, controller or cmd", dir))
+		}
+	}
+	return found
+}
+
+// judge says what would be right where the package in dir must not import what
+// it does, once for each rule that is broken.
+func judge(dir, imported string) []string {
+	var rights []string
+	target, ours := inModule(imported)
+	switch {
+	case dir == "probe" && !standard(imported):
+		rights = append(rights, "probe is the vocabulary and uses the standard library only")
+	case ours && within(target, "cmd") && !within(target, command(dir)):
+		rights = append(rights, "nothing imports a command; move what is shared below cmd")
+	case ours && !mayImport(dir, target):
+		rights = append(rights, fmt.Sprintf("%s/... may import, of this module, only %s", top(dir), strings.Join(layers[top(dir)], ", ")))
+	case !ours && within(dir, "probe") && !standard(imported) && !probeMayUse(dir, imported):
+		rights = append(rights, "probe/... keeps to the standard library but for what probeUses in this test lists")
+	}
+	for _, c := range confined {
+		if within(imported, c.what) && !slices.ContainsFunc(c.to, func(to string) bool { return within(dir, to) }) {
+			rights = append(rights, fmt.Sprintf("only %s may; %s", strings.Join(c.to, " and "), c.why))
+		}
+	}
+	return rights
+}
+
+func mayImport(dir, target string) bool {
+	return slices.Contains(layers[top(dir)], top(target)) || within(target, command(dir))
+}
+
+func probeMayUse(dir, imported string) bool {
+	for what, where := range probeUses {
+		if within(imported, what) && within(dir, where) {
+			return true
+		}
+	}
+	return false
+}
+
+// reach returns the shortest chain of imports between two packages, or "".
+func reach(graph map[string][]string, from, to string) string {
+	came := map[string]string{from: ""}
+	for queue := []string{from}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		if at == to {
+			chain, _ := inModule(at)
+			for at = came[at]; at != ""; at = came[at] {
+				step, _ := inModule(at)
+				chain = step + " -> " + chain
+			}
+			return chain
+		}
+		for _, next := range graph[at] {
+			if _, seen := came[next]; !seen {
+				came[next] = at
+				queue = append(queue, next)
+			}
+		}
+	}
+	return ""
+}
+
+// inModule returns the folder of a package of this module; the path of any
+// other comes back as it is.
+func inModule(importPath string) (dir string, ours bool) {
+	if importPath == module {
+		return ".", true
+	}
+	return strings.CutPrefix(importPath, module+"/")
+}
+
+func standard(importPath string) bool { return !strings.Contains(top(importPath), ".") }
+
+func top(dir string) string {
+	first, _, _ := strings.Cut(dir, "/")
+	return first
+}
+
+// command returns the folder of the command that dir belongs to; what lies in
+// there is that command's own. For other folders it returns one that is nobody's.
+func command(dir string) string {
+	if elements := strings.Split(dir, "/"); elements[0] == "cmd" && len(elements) > 1 {
+		return path.Join(elements[:2]...)
+	}
+	return "none"
+}
+
+func within(dir, folder string) bool {
+	return dir == folder || strings.HasPrefix(dir, folder+"/")
+}
