@@ -124,7 +124,7 @@ func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
 // Hello introduces an agent.
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique in the fleet: a DNS label.
+	// Unique in the fleet: letters, digits, dots, dashes and underscores.
 	Name    string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Labels  map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Version string            `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
@@ -1104,9 +1104,9 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x11.synmesh.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\x06report\x18\x02 \x01(\v2\x12.synmesh.v1.ReportH\x00R\x06report\x125\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x15.synmesh.v1.HeartbeatH\x00R\theartbeatB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xc9\x02\n" +
-	"\x05Hello\x12?\n" +
-	"\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$R\x04name\x12?\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xbb\x02\n" +
+	"\x05Hello\x121\n" +
+	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,63}$R\x04name\x12?\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1d.synmesh.v1.Hello.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x06labels\x12!\n" +
 	"\aversion\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18dR\aversion\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\x12%\n" +

@@ -26,7 +26,7 @@ const (
 // Measurement is a named, stored set of probes.
 type Measurement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A DNS label; results are filed under "measurements/{name}".
+	// Letters, digits, dots, dashes and underscores; results are filed under "measurements/{name}".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Which agents probe, as in "dc=nyc,!canary"; empty: all.
 	Sources string `protobuf:"bytes,2,opt,name=sources,proto3" json:"sources,omitempty"`
@@ -303,9 +303,9 @@ var File_synmesh_v1_measurement_proto protoreflect.FileDescriptor
 const file_synmesh_v1_measurement_proto_rawDesc = "" +
 	"\n" +
 	"\x1csynmesh/v1/measurement.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\"\xa3\x03\n" +
-	"\vMeasurement\x12?\n" +
-	"\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$R\x04name\x12\"\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\"\x95\x03\n" +
+	"\vMeasurement\x121\n" +
+	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,63}$R\x04name\x12\"\n" +
 	"\asources\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\asources\x122\n" +
 	"\atargets\x18\x03 \x01(\v2\x16.synmesh.v1.TargetListH\x00R\atargets\x12&\n" +
 	"\x04mesh\x18\x04 \x01(\v2\x10.synmesh.v1.MeshH\x00R\x04mesh\x125\n" +

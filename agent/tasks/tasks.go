@@ -1,0 +1,231 @@
+// Package tasks carries out what the controller has asked for: the entries of
+// a timetable, until another takes its place or it expires, and runs, until
+// they are done or cancelled.
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/synmesh/synmesh/agent/policy"
+	"github.com/synmesh/synmesh/internal/convert"
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// Prober carries out one Spec, handing over every result; see engine.Engine.Do.
+type Prober interface {
+	Do(ctx context.Context, s probe.Spec, emit func(*probe.Result)) error
+}
+
+// Sink takes results and the ends of runs; see spool.Spool.
+type Sink interface {
+	Add(*probe.Result)
+	EndRun(*synmeshv1.RunEnd)
+}
+
+// maxRuns is how many runs an agent does at once.
+const maxRuns = 64
+
+// Tasks is safe for concurrent use.
+type Tasks struct {
+	prober Prober
+	sink   Sink
+	log    *slog.Logger
+
+	ctx  context.Context // of every task
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	version uint64
+	expiry  time.Duration
+	lapse   *time.Timer // stops the timetable; nil while there is contact
+	entries map[string]*task
+	runs    map[string]*task
+	wg      sync.WaitGroup
+}
+
+type task struct {
+	entry  *synmeshv1.TimetableEntry // nil for a run
+	cancel context.CancelFunc
+}
+
+// New returns Tasks that have nothing to do yet. Run must be called after it.
+func New(p Prober, s Sink, log *slog.Logger) *Tasks {
+	t := &Tasks{prober: p, sink: s, log: log, entries: make(map[string]*task), runs: make(map[string]*task)}
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	return t
+}
+
+// Run waits until ctx ends, stops all tasks, and returns when they have stopped.
+func (t *Tasks) Run(ctx context.Context) error {
+	<-ctx.Done()
+	t.mu.Lock()
+	t.stop()
+	if t.lapse != nil {
+		t.lapse.Stop()
+	}
+	t.mu.Unlock()
+	t.wg.Wait()
+	return nil
+}
+
+// SetTimetable replaces the timetable. Entries that are as they were go on undisturbed.
+func (t *Tasks) SetTimetable(m *synmeshv1.Timetable) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ctx.Err() != nil {
+		return
+	}
+	t.version, t.expiry = m.GetVersion(), m.GetExpiry().AsDuration()
+	wanted := make(map[string]*synmeshv1.TimetableEntry)
+	for _, e := range m.GetEntries() {
+		wanted[e.GetSource()] = e
+	}
+	for source, running := range t.entries {
+		if e := wanted[source]; e == nil || !proto.Equal(e, running.entry) {
+			running.cancel()
+			delete(t.entries, source)
+		}
+	}
+	for source, e := range wanted {
+		if t.entries[source] == nil {
+			t.startEntry(source, e)
+		}
+	}
+	t.log.Info("timetable", "version", t.version, "entries", len(t.entries))
+}
+
+// startEntry is called with the lock held.
+func (t *Tasks) startEntry(source string, e *synmeshv1.TimetableEntry) {
+	spec, err := checked(e.GetSpec())
+	if err != nil {
+		t.log.Error("measurement refused", "source", source, "reason", err)
+		return
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	t.entries[source] = &task{e, cancel}
+	t.wg.Go(func() {
+		defer cancel()
+		for ctx.Err() == nil {
+			err := t.prober.Do(ctx, spec, func(r *probe.Result) {
+				r.Source = source
+				t.sink.Add(r)
+			})
+			if ctx.Err() != nil || err == nil {
+				return
+			}
+			t.log.Error("measurement failed; it is tried again", "source", source, "reason", err)
+			pause(ctx, 10*time.Second)
+		}
+	})
+}
+
+// StartRun begins a run, whose end will go to the sink.
+func (t *Tasks) StartRun(m *synmeshv1.StartRun) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	run := m.GetRun()
+	if t.ctx.Err() != nil || t.runs[run] != nil {
+		return
+	}
+	spec, err := checked(m.GetSpec())
+	if err == nil && len(t.runs) >= maxRuns {
+		err = fmt.Errorf("%d runs are going on; an agent does no more at once", maxRuns)
+	}
+	if err != nil {
+		t.sink.EndRun(&synmeshv1.RunEnd{Run: run, Error: err.Error()})
+		return
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	t.runs[run] = &task{cancel: cancel}
+	t.wg.Go(func() {
+		defer cancel()
+		end := &synmeshv1.RunEnd{Run: run}
+		err := t.prober.Do(ctx, spec, func(r *probe.Result) {
+			r.Source = run
+			t.sink.Add(r)
+			end.Produced++
+		})
+		if err != nil && ctx.Err() == nil {
+			end.Error = err.Error()
+		} else if err != nil {
+			end.Error = "cancelled"
+		}
+		t.mu.Lock()
+		delete(t.runs, run)
+		t.mu.Unlock()
+		t.sink.EndRun(end)
+	})
+}
+
+// CancelRun stops a run; what it has found is still reported, and its end.
+func (t *Tasks) CancelRun(run string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.runs[run]; r != nil {
+		r.cancel()
+	}
+}
+
+// Connected says that the controller is heard; Disconnected that it is not.
+// Runs end then, since nobody waits for them, and the timetable goes on until its expiry.
+func (t *Tasks) Connected() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lapse != nil {
+		t.lapse.Stop()
+		t.lapse = nil
+	}
+}
+
+// Disconnected is the opposite of Connected.
+func (t *Tasks) Disconnected() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.runs {
+		r.cancel()
+	}
+	if t.lapse == nil && len(t.entries) > 0 {
+		t.lapse = time.AfterFunc(t.expiry, t.stopEntries)
+	}
+}
+
+func (t *Tasks) stopEntries() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lapse == nil {
+		return
+	}
+	t.log.Warn("the timetable has expired: the controller was not heard", "for", t.expiry)
+	for source, e := range t.entries {
+		e.cancel()
+		delete(t.entries, source)
+	}
+}
+
+// checked returns the Spec of a message if it is valid and allowed.
+func checked(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
+	s, err := convert.ToSpec(m)
+	if err == nil {
+		err = s.Validate()
+	}
+	if err == nil {
+		err = policy.Check(&s)
+	}
+	return s, err
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
