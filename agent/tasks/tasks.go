@@ -53,6 +53,7 @@ type Tasks struct {
 type task struct {
 	entry  *synmeshv1.TimetableEntry // nil for a run
 	cancel context.CancelFunc
+	done   chan struct{} // closed when it has stopped
 }
 
 // New returns Tasks that have nothing to do yet. Run must be called after it.
@@ -88,30 +89,42 @@ func (t *Tasks) SetTimetable(m *synmeshv1.Timetable) {
 		wanted[e.GetSource()] = e
 	}
 	for source, running := range t.entries {
-		if e := wanted[source]; e == nil || !proto.Equal(e, running.entry) {
+		if wanted[source] == nil {
 			running.cancel()
 			delete(t.entries, source)
 		}
 	}
 	for source, e := range wanted {
-		if t.entries[source] == nil {
-			t.startEntry(source, e)
+		before := t.entries[source]
+		if before != nil && proto.Equal(e, before.entry) {
+			continue
 		}
+		t.startEntry(source, e, before)
 	}
 	t.log.Info("timetable", "version", t.version, "entries", len(t.entries))
 }
 
-// startEntry is called with the lock held.
-func (t *Tasks) startEntry(source string, e *synmeshv1.TimetableEntry) {
+// startEntry begins an entry in the place of another, if there was one, whose
+// source ports it then gets. The lock is held.
+func (t *Tasks) startEntry(source string, e *synmeshv1.TimetableEntry, before *task) {
+	if before != nil {
+		before.cancel()
+		delete(t.entries, source)
+	}
 	spec, err := checked(e.GetSpec())
 	if err != nil {
 		t.log.Error("measurement refused", "source", source, "reason", err)
 		return
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
-	t.entries[source] = &task{e, cancel}
+	now := &task{e, cancel, make(chan struct{})}
+	t.entries[source] = now
 	t.wg.Go(func() {
+		defer close(now.done)
 		defer cancel()
+		if before != nil {
+			<-before.done
+		}
 		for ctx.Err() == nil {
 			err := t.prober.Do(ctx, spec, func(r *probe.Result) {
 				r.Source = source

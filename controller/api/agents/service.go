@@ -1,0 +1,157 @@
+// Package agents serves AgentService: the sessions that agents hold.
+package agents
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/synmesh/synmesh/controller/api/fault"
+	"github.com/synmesh/synmesh/controller/feed"
+	"github.com/synmesh/synmesh/controller/fleet"
+	"github.com/synmesh/synmesh/internal/convert"
+	"github.com/synmesh/synmesh/internal/selector"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// History keeps reports; see history.Store.
+type History interface {
+	Append(ctx context.Context, agent string, r *synmeshv1.Report) (stored bool, err error)
+	Sequence(agent string, epoch uint64) (uint64, error)
+}
+
+// Config has no optional fields.
+type Config struct {
+	Fleet   *fleet.Fleet
+	Feed    *feed.Feed
+	History History
+	Logger  *slog.Logger
+}
+
+// Service is the service. Wait must be called after the server has stopped.
+type Service struct {
+	synmeshv1.UnimplementedAgentServiceServer
+	Config
+	receivers sync.WaitGroup
+}
+
+// Register adds the service to a server.
+func Register(r grpc.ServiceRegistrar, c Config) *Service {
+	s := &Service{Config: c}
+	synmeshv1.RegisterAgentServiceServer(r, s)
+	return s
+}
+
+// Wait returns when nothing of any session goes on.
+func (s *Service) Wait() { s.receivers.Wait() }
+
+type stream = grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.SessionResponse]
+
+// Session implements synmeshv1.AgentServiceServer.
+func (s *Service) Session(st stream) error {
+	m, err := st.Recv()
+	if err != nil {
+		return err
+	}
+	hello := m.GetHello()
+	if err := check(hello); err != nil {
+		return err
+	}
+	sequence, err := s.History.Sequence(hello.GetName(), hello.GetEpoch())
+	if err != nil {
+		return fault.Unavailable("the history cannot be read (%w); connect again later", err)
+	}
+	session := s.Fleet.Connect(
+		fleet.Agent{Name: hello.GetName(), Labels: hello.GetLabels(), Version: hello.GetVersion(),
+			Responder: hello.GetResponder(), Stamping: hello.GetStamping()},
+		&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{
+			Welcome: &synmeshv1.Welcome{Sequence: sequence}}})
+	log := s.Logger.With("agent", hello.GetName())
+	log.Info("agent connected", "session", session.ID)
+	defer func() {
+		session.End("the stream has ended")
+		s.Feed.Publish(feed.Event{Agent: hello.GetName(), Session: session.ID})
+		log.Info("agent disconnected", "session", session.ID)
+	}()
+
+	received := make(chan error, 1)
+	s.receivers.Go(func() { received <- s.receive(st, hello, session) }) // ends with the stream
+	for {
+		select {
+		case m := <-session.Queue():
+			if err := st.Send(m); err != nil {
+				return err
+			}
+		case err := <-received:
+			if err != nil {
+				log.Warn("session failed", "reason", err)
+			}
+			return err
+		case <-session.Done():
+			return fault.Unavailable("%s", session.Why())
+		}
+	}
+}
+
+// check looks at what validation by rules in the .proto files cannot.
+func check(h *synmeshv1.Hello) error {
+	if h == nil {
+		return fault.Invalid("the first message of a session is a hello")
+	}
+	if err := selector.CheckLabels(h.GetLabels()); err != nil {
+		return fault.Invalid("hello: %w", err)
+	}
+	if _, err := netip.ParseAddrPort(h.GetResponder()); h.GetResponder() != "" && err != nil {
+		return fault.Invalid("hello: responder %q is not address:port", h.GetResponder())
+	}
+	return nil
+}
+
+// receive takes in what the agent sends, until the stream ends.
+func (s *Service) receive(st stream, hello *synmeshv1.Hello, session *fleet.Session) error {
+	for {
+		m, err := st.Recv()
+		if err != nil {
+			return ignoreEnd(st.Context(), err)
+		}
+		session.Heard(m.GetHeartbeat())
+		if r := m.GetReport(); r != nil {
+			if err := s.store(st.Context(), hello, session, r); err != nil {
+				return ignoreEnd(st.Context(), err)
+			}
+		}
+	}
+}
+
+// store makes a report durable, acknowledges it, and shows it to those who wait for it.
+func (s *Service) store(ctx context.Context, hello *synmeshv1.Hello, session *fleet.Session, r *synmeshv1.Report) error {
+	if r.GetEpoch() != hello.GetEpoch() {
+		return fault.Invalid("report %d is of epoch %d; the hello said %d", r.GetSequence(), r.GetEpoch(), hello.GetEpoch())
+	}
+	if err := convert.CheckReport(r); err != nil {
+		return fault.Invalid("report %d: %w", r.GetSequence(), err)
+	}
+	stored, err := s.History.Append(ctx, hello.GetName(), r)
+	if err != nil {
+		return fault.Unavailable("report %d was not stored (%w); keep it and send it again", r.GetSequence(), err)
+	}
+	session.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Acknowledge{
+		Acknowledge: &synmeshv1.Acknowledge{Sequence: r.GetSequence()}}})
+	if stored {
+		s.Feed.Publish(feed.Event{Agent: hello.GetName(), Session: session.ID, Report: r})
+	}
+	return nil
+}
+
+// ignoreEnd returns nil for what is only the end of the stream.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,125 @@
+// Package api is the controller's gRPC server: what all services share, such
+// as validation, recovery and keepalive. Each service has a folder of its own.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"buf.build/go/protovalidate"
+	validate "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/protovalidate"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"github.com/synmesh/synmesh/controller/api/agents"
+	"github.com/synmesh/synmesh/controller/api/fleets"
+	"github.com/synmesh/synmesh/controller/api/results"
+	"github.com/synmesh/synmesh/controller/api/runs"
+	"github.com/synmesh/synmesh/controller/feed"
+	"github.com/synmesh/synmesh/controller/fleet"
+)
+
+// maxMessage is the largest message that is taken, in bytes.
+const maxMessage = 1 << 20
+
+// stopWithin is how long calls under way get to end when the server stops.
+const stopWithin = 3 * time.Second
+
+// History is all that the services ask of the history.
+type History interface {
+	agents.History
+	results.History
+}
+
+// Config has no optional fields.
+type Config struct {
+	Fleet   *fleet.Fleet
+	Feed    *feed.Feed
+	History History
+	Logger  *slog.Logger
+}
+
+// Server is the gRPC server with all services.
+type Server struct {
+	grpc   *grpc.Server
+	health *health.Server
+	fleet  *fleet.Fleet
+	agents *agents.Service
+}
+
+// New returns a Server that does not listen yet.
+func New(c Config) (*Server, error) {
+	v, err := protovalidate.New()
+	if err != nil {
+		return nil, fmt.Errorf("prepare validation: %w", err)
+	}
+	recovered := recovery.WithRecoveryHandlerContext(func(_ context.Context, p any) error {
+		c.Logger.Error("a request made the controller panic", "panic", p, "stack", string(debug.Stack()))
+		return status.Error(codes.Internal, "the controller failed on this request; its log says where")
+	})
+	s := &Server{fleet: c.Fleet, health: health.NewServer(), grpc: grpc.NewServer(
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), validate.UnaryServerInterceptor(v)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), validate.StreamServerInterceptor(v)),
+		grpc.MaxRecvMsgSize(maxMessage),
+		// Without this, gRPC hangs up on clients that ping more often than every 5 minutes.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+	)}
+	s.agents = agents.Register(s.grpc, agents.Config{Fleet: c.Fleet, Feed: c.Feed, History: c.History, Logger: c.Logger})
+	runs.Register(s.grpc, runs.Config{Fleet: c.Fleet, Feed: c.Feed, Logger: c.Logger})
+	results.Register(s.grpc, c.History, c.Fleet)
+	fleets.Register(s.grpc, c.Fleet)
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s, nil
+}
+
+// Run serves until ctx ends, lets calls under way end for a moment, and returns
+// when nothing of them is left.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	stopped := make(chan struct{})
+	unhook := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		s.health.Shutdown()
+		s.stop()
+	})
+	err := s.grpc.Serve(l)
+	if unhook() {
+		close(stopped)
+		s.grpc.Stop()
+	}
+	<-stopped
+	s.agents.Wait()
+	if errors.Is(err, grpc.ErrServerStopped) {
+		err = nil
+	}
+	return err
+}
+
+func (s *Server) stop() {
+	s.fleet.Drain("the controller is stopping; connect again later")
+	graceful := make(chan struct{})
+	go func() {
+		defer close(graceful)
+		s.grpc.GracefulStop()
+	}()
+	t := time.NewTimer(stopWithin)
+	defer t.Stop()
+	select {
+	case <-graceful:
+	case <-t.C:
+		s.grpc.Stop()
+		<-graceful
+	}
+}

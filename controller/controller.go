@@ -1,0 +1,170 @@
+// Package controller is the probe controller: agents connect to it, operators
+// ask it for runs and results, and it keeps the history. Call New, then Run.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/synmesh/synmesh/controller/api"
+	"github.com/synmesh/synmesh/controller/feed"
+	"github.com/synmesh/synmesh/controller/fleet"
+	"github.com/synmesh/synmesh/controller/history"
+	"github.com/synmesh/synmesh/controller/plan"
+	"github.com/synmesh/synmesh/internal/gossip"
+)
+
+// DefaultListen is where agents and operators connect.
+const DefaultListen = ":7400"
+
+// Config says where a controller listens and keeps its data. Name and DataDir
+// must be given.
+type Config struct {
+	// Name is unique among all that gossip.
+	Name string
+	// DataDir is a folder of the controller's own.
+	DataDir string
+	// Retention is how long results are kept; 0 is the history's default.
+	Retention time.Duration
+	// Listen is the gRPC address; empty is DefaultListen.
+	Listen string
+	// Advertise is the address that others reach this host at; if it is not
+	// valid, the one this host uses towards a seed or the world.
+	Advertise    netip.Addr
+	Gossip       gossip.Config
+	Measurements []plan.Measurement
+	// Insecure must be set: everything is said in plaintext, to anybody.
+	Insecure bool
+	Logger   *slog.Logger // nil discards
+}
+
+// ErrPlaintext is returned as long as there is nothing but plaintext to be had.
+var ErrPlaintext = errors.New("connections are plaintext, and anybody may read and command them: allow it with --insecure")
+
+// Controller is a controller whose port is open.
+type Controller struct {
+	cfg      Config
+	listener net.Listener
+	history  *history.Store
+	fleet    *fleet.Fleet
+	gossip   *gossip.Gossip
+}
+
+// New checks the configuration, opens the history and listens. Run must be called after it.
+func New(cfg Config) (*Controller, error) {
+	if !cfg.Insecure {
+		return nil, ErrPlaintext
+	}
+	if cfg.DataDir == "" {
+		return nil, errors.New("no folder for the data is given; name one with --data")
+	}
+	if cfg.Listen == "" {
+		cfg.Listen = DefaultListen
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Controller{cfg: cfg, fleet: fleet.New()}
+	if err := c.open(); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *Controller) open() (err error) {
+	if c.listener, err = net.Listen("tcp", c.cfg.Listen); err != nil {
+		return fmt.Errorf("gRPC: %w", err)
+	}
+	if c.gossip, err = c.newGossip(); err != nil {
+		return err
+	}
+	c.history, err = history.Open(history.Config{
+		Dir: filepath.Join(c.cfg.DataDir, "history"), Retention: c.cfg.Retention, Logger: c.cfg.Logger,
+	})
+	return err
+}
+
+func (c *Controller) newGossip() (*gossip.Gossip, error) {
+	at := c.cfg.Advertise
+	if !at.IsValid() {
+		var err error
+		if at, err = gossip.Outbound(c.cfg.Gossip.Seeds); err != nil {
+			// Alone on a host without a network: what is on the host reaches it.
+			at = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+	}
+	port := c.listener.Addr().(*net.TCPAddr).Port
+	g := c.cfg.Gossip
+	g.Self = gossip.Peer{Name: c.cfg.Name, Role: gossip.Controller, GRPC: net.JoinHostPort(at.String(), strconv.Itoa(port))}
+	g.Advertise = netip.AddrPortFrom(at, g.Listen.Port())
+	g.Insecure, g.Logger = c.cfg.Insecure, c.cfg.Logger
+	return gossip.New(g)
+}
+
+func (c *Controller) close() error {
+	var errs []error
+	if c.listener != nil {
+		errs = append(errs, c.listener.Close())
+	}
+	if c.history != nil {
+		errs = append(errs, c.history.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addr returns the address that gRPC listens on.
+func (c *Controller) Addr() net.Addr { return c.listener.Addr() }
+
+// Run is the controller's life. It returns nil when ctx ends, or why the
+// controller cannot go on. The history outlives the server, so that what was
+// taken in is stored.
+func (c *Controller) Run(ctx context.Context) (err error) {
+	server, err := api.New(api.Config{Fleet: c.fleet, Feed: feed.New(), History: c.history, Logger: c.cfg.Logger})
+	if err != nil {
+		return errors.Join(err, c.close())
+	}
+	keep, release := context.WithCancel(context.WithoutCancel(ctx))
+	stored := make(chan error, 1)
+	go func() { stored <- c.history.Run(keep) }()
+	defer func() {
+		release()
+		err = errors.Join(err, <-stored, c.history.Close())
+	}()
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx, c.listener) })
+	g.Go(func() error { return c.gossip.Run(ctx) })
+	g.Go(func() error { return c.followGossip(ctx) })
+	tables := &timetables{fleet: c.fleet, measurements: c.cfg.Measurements}
+	g.Go(func() error { return tables.run(ctx) })
+	c.cfg.Logger.Info("controller ready", "grpc", c.Addr(), "measurements", len(c.cfg.Measurements))
+	return g.Wait()
+}
+
+// followGossip shows the fleet who gossip tells of.
+func (c *Controller) followGossip(ctx context.Context) error {
+	for {
+		changed := c.gossip.Changed()
+		var agents []fleet.Agent
+		for _, p := range c.gossip.Peers() {
+			if p.Role == gossip.Agent {
+				agents = append(agents, fleet.Agent{Name: p.Name, Labels: p.Labels, Responder: p.Responder})
+			}
+		}
+		c.fleet.SetGossiped(agents)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

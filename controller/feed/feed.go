@@ -1,0 +1,92 @@
+// Package feed hands what has been stored to those who wait for it: the
+// results and the end of a run to the one who asked for it.
+package feed
+
+import (
+	"sync"
+
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// Event is one thing that happened, in the order in which it did for its agent.
+type Event struct {
+	Agent   string
+	Session uint64 // see fleet.Session.ID
+	// Report has been stored. It is shared: do not change it. Without one, the
+	// event says that the session has ended.
+	Report *synmeshv1.Report
+}
+
+// queueLen is how many events may wait for a slow reader.
+const queueLen = 1024
+
+// Feed is safe for concurrent use.
+type Feed struct {
+	mu   sync.Mutex
+	subs map[*Subscription]struct{}
+}
+
+// New returns a Feed that nobody has subscribed to.
+func New() *Feed { return &Feed{subs: make(map[*Subscription]struct{})} }
+
+// Subscription receives the events about one source.
+type Subscription struct {
+	feed     *Feed
+	source   string
+	events   chan Event
+	overflow chan struct{}
+	once     sync.Once
+}
+
+// Subscribe begins to collect the reports that have something of the source,
+// which is all that is waited for, and the ends of sessions. Close must be called.
+func (f *Feed) Subscribe(source string) *Subscription {
+	s := &Subscription{feed: f, source: source, events: make(chan Event, queueLen), overflow: make(chan struct{})}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.subs[s] = struct{}{}
+	return s
+}
+
+// Events yields what happened.
+func (s *Subscription) Events() <-chan Event { return s.events }
+
+// Overflow is closed when the reader was too slow and an event was lost to it.
+func (s *Subscription) Overflow() <-chan struct{} { return s.overflow }
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	delete(s.feed.subs, s)
+}
+
+// Publish hands an event to those whom it concerns. It never waits.
+func (f *Feed) Publish(e Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.subs {
+		if e.Report != nil && !concerns(e.Report, s.source) {
+			continue
+		}
+		select {
+		case s.events <- e:
+		default:
+			s.once.Do(func() { close(s.overflow) })
+		}
+	}
+}
+
+func concerns(r *synmeshv1.Report, source string) bool {
+	for _, b := range r.GetBlocks() {
+		if b.GetSource() == source {
+			return true
+		}
+	}
+	for _, e := range r.GetRunEnds() {
+		if e.GetRun() == source {
+			return true
+		}
+	}
+	return false
+}
