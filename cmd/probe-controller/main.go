@@ -1,0 +1,80 @@
+// Probe-controller plans, collects and serves what agents measure. See
+// probe-controller --help.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/synmesh/synmesh/controller"
+)
+
+var version = "unknown" // set by the linker
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "probe-controller:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var cfg controller.Config
+	var advertise, gossipListen, measurements string
+	c := &cobra.Command{
+		Use:   "probe-controller --data FOLDER --insecure",
+		Short: "Plan, collect and serve what agents measure",
+		Long: `probe-controller is where agents connect to and operators ask: it hands out
+timetables and runs, keeps the results, and serves them over gRPC.`,
+		Version: version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if advertise != "" {
+				if cfg.Advertise, err = netip.ParseAddr(advertise); err != nil {
+					return fmt.Errorf("--advertise %q is not an IP address", advertise)
+				}
+			}
+			if cfg.Gossip.Listen, err = netip.ParseAddrPort(gossipListen); err != nil {
+				return fmt.Errorf("--gossip-listen %q is not ADDRESS:PORT, as in 0.0.0.0:7946", gossipListen)
+			}
+			if measurements != "" {
+				if cfg.Measurements, err = controller.ReadMeasurements(measurements); err != nil {
+					return err
+				}
+			}
+			if cfg.Name == "" {
+				if cfg.Name, err = os.Hostname(); err != nil {
+					return fmt.Errorf("no --name is given, and the host has none: %w", err)
+				}
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			if cfg.Insecure {
+				cfg.Logger.Warn("--insecure: everything is said in plaintext, and anybody may read and command this controller")
+			}
+			ctl, err := controller.New(cfg)
+			if err != nil {
+				return err
+			}
+			return ctl.Run(cmd.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.Name, "name", "", "name in the gossip, unique in the fleet (the host's name)")
+	f.StringVar(&cfg.DataDir, "data", "", "folder for the history")
+	f.DurationVar(&cfg.Retention, "retention", 0, "how long results are kept (168h)")
+	f.StringVar(&cfg.Listen, "listen", controller.DefaultListen, "gRPC address, for agents and operators")
+	f.StringVar(&measurements, "measurements", "", "YAML file of measurements to plan")
+	f.StringArrayVar(&cfg.Gossip.Seeds, "join", nil, "any member of the fleet as HOST:PORT, to gossip with; may be repeated")
+	f.StringVar(&gossipListen, "gossip-listen", "0.0.0.0:7946", "address to gossip on")
+	f.StringVar(&advertise, "advertise", "", "IP address that others reach this host at")
+	f.BoolVar(&cfg.Insecure, "insecure", false, "allow plaintext connections")
+	return c
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+)
+
+// reachWithin is how long a controller is waited for.
+const reachWithin = 4 * time.Second
+
+// connect returns a connection to a controller that has answered.
+func (a *app) connect(ctx context.Context) (*grpc.ClientConn, error) {
+	if a.controller == "" {
+		return nil, usage(errors.New("no controller is known; name one with --controller HOST:PORT"))
+	}
+	if !a.insecure {
+		return nil, usage(errors.New("the connection would be plaintext, and anybody on the way could read and change it: allow it with --insecure"))
+	}
+	fmt.Fprintf(a.err, "warning: --insecure: the connection to %s is plaintext; anybody on the way can read and change it\n", a.controller)
+	conn, err := grpc.NewClient(a.controller,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
+	if err != nil {
+		return nil, usage(fmt.Errorf("controller %q: %w", a.controller, err))
+	}
+	reach, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(reach, &grpc_health_v1.HealthCheckRequest{}); err != nil {
+		conn.Close()
+		return nil, a.failed(ctx, err)
+	}
+	return conn, nil
+}
+
+// failed gives a call's error the words and the exit code that it should have.
+func (a *app) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return &exit{code: exitInterrupted}
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	switch s.Code() {
+	case codes.Unavailable:
+		return &exit{exitController, fmt.Errorf("controller %s cannot be reached: %s; see that probe-controller runs there, or name another with --controller", a.controller, s.Message())}
+	case codes.DeadlineExceeded:
+		return &exit{exitController, fmt.Errorf("controller %s has not answered within %v; see that probe-controller runs there and that nothing on the way blocks it, or name another with --controller", a.controller, reachWithin)}
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return &exit{exitController, fmt.Errorf("controller %s does not let us: %s", a.controller, s.Message())}
+	case codes.Unimplemented:
+		return &exit{exitController, fmt.Errorf("controller %s does not know this call; it may be older than this probectl", a.controller)}
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.NotFound:
+		return usage(errors.New(s.Message()))
+	}
+	return fmt.Errorf("controller %s: %s", a.controller, s.Message())
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/synmesh/synmesh/internal/selector"
+	"github.com/synmesh/synmesh/probe"
+)
+
+// runFlags are what the run command was given.
+type runFlags struct {
+	targets  []string
+	from     string
+	count    int
+	interval seconds
+	timeout  seconds
+	v4, v6   bool
+	flows    int
+	failIf   string
+}
+
+func (a *app) runCommand() *cobra.Command {
+	f := runFlags{interval: seconds(probe.DefaultInterval), timeout: seconds(probe.DefaultTimeout)}
+	c := &cobra.Command{
+		Use:   "run TARGET...",
+		Short: "Measure TCP handshakes now",
+		Long: `run times TCP handshakes with each target and sums up what every agent found.
+
+A target is HOST:PORT; PORT may be a list with ranges, as in db.fra:22,80,8000-8010.
+An IPv6 address stands in brackets. With a controller, the name of an agent is a target, too.
+
+The agents that --from selects do the measuring, as in --from dc=nyc or
+--from '!canary,dc in (fra,sin)'. Without a controller, this host does.`,
+		Example: `  probectl run db.fra:5432 --from dc=nyc
+  probectl run 10.0.0.2:443 -c 100 -i 200ms --fail-if 'p99>5ms,loss>1%'
+  probectl run '[2001:db8::1]:443' -c 5 -o jsonl`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(errors.New("no target; name at least one, as in probectl run db.fra:5432"))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			f.targets = args
+			return a.run(c.Context(), &f)
+		},
+	}
+	fs := c.Flags()
+	fs.StringVar(&f.from, "from", "", "agents that measure, as KEY=VALUE or NAME, with commas for 'and' (all)")
+	fs.IntVarP(&f.count, "count", "c", 5, "probes of each target and flow; 0 goes on until interrupted")
+	fs.VarP(&f.interval, "interval", "i", "time between two probes of one target and flow")
+	fs.VarP(&f.timeout, "timeout", "W", "how long an answer is waited for")
+	fs.BoolVarP(&f.v4, "ipv4", "4", false, "use IPv4 only")
+	fs.BoolVarP(&f.v6, "ipv6", "6", false, "use IPv6 only")
+	fs.IntVar(&f.flows, "flows", 1, "source ports to probe each target from")
+	fs.StringVar(&f.failIf, "fail-if", "", "exit with 1 if a condition holds of any line of the summary, as in 'p99>5ms,loss>1%'")
+	a.output = asTable
+	fs.VarP(&a.output, "output", "o", "form of the output: "+strings.Join(formats, ", "))
+	return c
+}
+
+// spec checks the flags.
+func (f *runFlags) spec(fleet bool) (probe.Spec, error) {
+	s := probe.Spec{Count: f.count, Interval: time.Duration(f.interval), Timeout: time.Duration(f.timeout), Flows: f.flows}
+	switch {
+	case f.v4 && f.v6:
+		return s, errors.New("-4 and -6 exclude each other")
+	case f.v4:
+		s.Family = probe.IPv4
+	case f.v6:
+		s.Family = probe.IPv6
+	}
+	check := s
+	for _, text := range f.targets {
+		ts, err := probe.ParseTargets(text)
+		if fleet && errors.Is(err, probe.ErrNoPort) && selector.CheckName(text) == nil {
+			// It may be an agent, which the controller knows; the rest can be checked here.
+			ts, err = []probe.Target{{Name: text}}, nil
+			check.Targets = append(check.Targets, probe.Target{Name: text, Host: "agent", Port: 1})
+		} else {
+			check.Targets = append(check.Targets, ts...)
+		}
+		if err != nil {
+			return s, err
+		}
+		s.Targets = append(s.Targets, ts...)
+	}
+	return s, check.Validate()
+}
+
+func (a *app) run(ctx context.Context, f *runFlags) error {
+	fleet := a.controller != ""
+	spec, err := f.spec(fleet)
+	if err != nil {
+		return usage(err)
+	}
+	if _, err := selector.Parse(f.from); err != nil {
+		return usage(err)
+	}
+	if f.from != "" && !fleet {
+		return usage(fmt.Errorf("--from selects agents, and no controller is known; name one with --controller, or leave --from out to probe from this host"))
+	}
+	limits, err := parseThresholds(f.failIf)
+	if err != nil {
+		return usage(err)
+	}
+	r := newRunReport(a, limits)
+	if fleet {
+		err = a.runFleet(ctx, spec, f.from, r)
+	} else {
+		err = a.runHere(ctx, spec, r)
+	}
+	return r.finish(ctx, err)
+}
