@@ -1,0 +1,146 @@
+package history
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+const (
+	filePrefix    = "intake-"
+	fileSuffix    = ".db"
+	tmpSuffix     = ".tmp"
+	damagedSuffix = ".damaged"
+	dayLayout     = "20060102"
+)
+
+// name names a file: a UTC day (in days since 1970), and the how manieth of
+// that day it is, from 1.
+type name struct {
+	day  int64
+	part int
+}
+
+func (n name) String() string {
+	day := time.Unix(n.day*24*60*60, 0).UTC().Format(dayLayout)
+	if n.part > 1 {
+		day += "-" + strconv.Itoa(n.part)
+	}
+	return filePrefix + day + fileSuffix
+}
+
+func (n name) compare(o name) int {
+	return cmp.Or(cmp.Compare(n.day, o.day), cmp.Compare(n.part, o.part))
+}
+
+// start returns the first stored time of the day, end that of the next.
+func (n name) start() uint64 { return uint64(n.day) * uint64(24*time.Hour) }
+func (n name) end() uint64   { return n.start() + uint64(24*time.Hour) }
+
+// dayOf returns the day of a stored time.
+func dayOf(at uint64) int64 { return int64(at / uint64(24*time.Hour)) }
+
+// parseName accepts what String returns and nothing else.
+func parseName(s string) (name, bool) {
+	middle, ok := strings.CutPrefix(s, filePrefix)
+	middle, ok2 := strings.CutSuffix(middle, fileSuffix)
+	if !ok || !ok2 {
+		return name{}, false
+	}
+	day, part, _ := strings.Cut(middle, "-")
+	t, err := time.Parse(dayLayout, day)
+	if err != nil {
+		return name{}, false
+	}
+	n := name{t.Unix() / (24 * 60 * 60), 1}
+	if part != "" {
+		if n.part, err = strconv.Atoi(part); err != nil {
+			return name{}, false
+		}
+	}
+	return n, n.String() == s
+}
+
+// tidy removes files that were being made when the process died, and returns
+// the names of all others of ours, oldest first.
+func (s *Store) tidy() ([]name, error) {
+	entries, err := os.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	var names []name
+	for _, e := range entries {
+		if whole, ok := strings.CutSuffix(e.Name(), tmpSuffix); ok {
+			if _, ours := parseName(whole); ours {
+				s.log.Info("history: removing a file that was never finished", "file", e.Name())
+				if err := os.Remove(s.path(e.Name())); err != nil {
+					return nil, fmt.Errorf("history: remove an unfinished file: %w", err)
+				}
+			}
+		}
+		if n, ok := parseName(e.Name()); ok {
+			names = append(names, n)
+		}
+	}
+	slices.SortFunc(names, name.compare)
+	return names, nil
+}
+
+// openOrSetAside opens a file for reading. One that cannot be read gets another name, so
+// that the store can go on without it, and nil is returned.
+func (s *Store) openOrSetAside(n name) (*file, error) {
+	f, err := openFile(s.path(n.String()), n, bbolt.Options{ReadOnly: true})
+	if err == nil {
+		return f, nil
+	}
+	if !isDamage(err) {
+		return nil, fmt.Errorf("history: open %s: %w", s.path(n.String()), err)
+	}
+	aside := s.path(n.String() + damagedSuffix)
+	for i := 2; exists(aside); i++ {
+		aside = s.path(n.String() + "." + strconv.Itoa(i) + damagedSuffix)
+	}
+	s.log.Error("history: a file cannot be read; it is set aside and its reports are missing",
+		"file", n.String(), "renamed", filepath.Base(aside), "error", err)
+	s.count.damagedFiles.Add(1)
+	if err := os.Rename(s.path(n.String()), aside); err != nil {
+		return nil, fmt.Errorf("history: set a damaged file aside: %w", err)
+	}
+	return nil, syncDir(s.cfg.Dir)
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.cfg.Dir, name) }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// makeDir makes a folder, and its name durable.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+// syncDir makes durable which names a folder holds.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // it cannot be asked for there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

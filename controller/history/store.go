@@ -1,0 +1,176 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+var (
+	// ErrInUse says that another process holds the folder.
+	ErrInUse = errors.New("in use by another process")
+	// ErrFormat says that a file was written by another version of this program.
+	ErrFormat = errors.New("written in another format")
+	// ErrInvalid says that the caller's report or cursor cannot be right, now or later.
+	ErrInvalid = errors.New("invalid")
+	// ErrClosed says that the store takes no more calls, or, of Append, no more reports.
+	ErrClosed = errors.New("store is closed")
+)
+
+// Config says where a Store keeps its files and for how long.
+type Config struct {
+	// Dir is the folder; it is made if it is not there. Required.
+	Dir string
+	// Retention is how long reports are kept after they were stored, rounded up
+	// to a whole day. 0: 7 days.
+	Retention time.Duration
+	// Logger gets what an operator should know. nil: nothing is logged.
+	Logger *slog.Logger
+
+	now      func() time.Time // nil: time.Now
+	maxSize  int              // of one file, in bytes; 0: unlimited
+	lockWait time.Duration    // 0: 2 s
+}
+
+// Store is a history in a folder. Its methods may be called concurrently.
+type Store struct {
+	cfg   Config
+	log   *slog.Logger
+	lock  *bolt
+	room  *semaphore.Weighted // bytes that may wait in the queue
+	queue *queue
+	count counters
+
+	life struct {
+		sync.Mutex
+		running, ran, closed bool
+	}
+
+	mu     sync.RWMutex
+	files  []*file // oldest first; the committer writes to the last, if to any
+	marks  marks   // durable; only the committer changes them
+	closed bool
+
+	// The committer's own.
+	last    uint64 // the latest stored time given
+	behind  bool   // the clock is behind last
+	failing bool   // the last commit failed
+}
+
+// Open opens the history in a folder, makes the folder if need be, and
+// puts away what a crash left behind. It starts nothing. Its errors wrap
+// ErrInUse, ErrFormat, or what the operating system said.
+func Open(cfg Config) (*Store, error) {
+	s, err := newStore(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeDir(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("history: make the folder: %w", err)
+	}
+	if s.lock, err = lockDir(cfg.Dir, s.cfg.lockWait); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(err, s.closeFiles())
+	}
+	return s, nil
+}
+
+func newStore(cfg Config) (*Store, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("history: no folder given")
+	}
+	if cfg.Retention < 0 {
+		return nil, fmt.Errorf("history: retention of %v: it cannot be negative", cfg.Retention)
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 7 * 24 * time.Hour
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.now == nil {
+		cfg.now = time.Now
+	}
+	if cfg.lockWait == 0 {
+		cfg.lockWait = 2 * time.Second
+	}
+	return &Store{
+		cfg:   cfg,
+		log:   cfg.Logger.With("dir", cfg.Dir),
+		room:  semaphore.NewWeighted(maxWaiting),
+		queue: newQueue(),
+		marks: marks{},
+	}, nil
+}
+
+// recover opens what is in the folder, and learns the marks and the latest
+// stored time from it.
+func (s *Store) recover() error {
+	names, err := s.tidy()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		f, err := s.openOrSetAside(n)
+		if err != nil {
+			return err
+		}
+		if f != nil {
+			s.files = append(s.files, f)
+		}
+	}
+	s.recoverMarks()
+	s.recoverLast()
+	return nil
+}
+
+// Close releases the folder. Call it when Run has returned; while Run is
+// running it does nothing but return an error. Scan and Sequence must not be
+// used any more.
+func (s *Store) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	switch {
+	case s.life.running:
+		return errors.New("history: Close called before Run has returned")
+	case s.life.closed:
+		return nil
+	}
+	s.life.closed = true
+	s.queue.close()
+	for batch := s.queue.take(maxCommit); batch != nil; batch = s.queue.take(maxCommit) {
+		s.finish(batch, ErrClosed)
+	}
+	return s.closeFiles()
+}
+
+func (s *Store) closeFiles() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.close())
+	}
+	s.files = nil
+	if err := errors.Join(append(errs, s.lock.close())...); err != nil {
+		return fmt.Errorf("history: close: %w", err)
+	}
+	return nil
+}
+
+// newest returns the file that takes the reports, or nil.
+func (s *Store) newest() *file {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.files) == 0 {
+		return nil
+	}
+	return s.files[len(s.files)-1]
+}

@@ -1,0 +1,152 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// firstRetry is how long the first wait is while nobody is known; each
+	// further one is twice as long, up to rejoinInterval.
+	firstRetry = 500 * time.Millisecond
+	// rejoinInterval is how long it takes at least, and half of how long it
+	// takes at most, until lost seeds are tried again.
+	rejoinInterval = 30 * time.Second
+	// lookupTimeout bounds the time to resolve one seed.
+	lookupTimeout = 5 * time.Second
+)
+
+// rejoin looks for the others until the context ends. memberlist forgets the
+// dead and never calls on them again, so the two halves of a parted fleet stay
+// apart unless somebody goes back to the seeds.
+func (g *Gossip) rejoin(ctx context.Context, list *memberlist.Memberlist) {
+	if len(g.config.Seeds) == 0 {
+		<-ctx.Done()
+		return
+	}
+	failing := false
+	for alone := 0; ctx.Err() == nil; {
+		addrs, errs := g.lostSeeds(ctx)
+		if len(addrs) > 0 {
+			errs = append(errs, joinOne(ctx, list, addrs)...)
+		}
+		if ctx.Err() == nil {
+			g.report(errs, failing)
+		}
+		failing = len(errs) > 0
+		if alone++; len(g.Peers()) > 0 {
+			alone = 0
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause(g.config.firstRetry, g.config.rejoin, alone)):
+		}
+	}
+}
+
+// pause returns the time until the next attempt: between half and all of a
+// time that doubles while nobody is known, else between one and two intervals.
+func pause(first, interval time.Duration, alone int) time.Duration {
+	if alone == 0 {
+		return interval + rand.N(interval)
+	}
+	longest := interval
+	if alone < 20 {
+		longest = min(interval, first<<(alone-1))
+	}
+	return longest/2 + rand.N(longest/2+1)
+}
+
+// joinOne joins by the first address that answers, and by none of the rest:
+// one member tells all it knows, and that may be much.
+func joinOne(ctx context.Context, list *memberlist.Memberlist, addrs []netip.AddrPort) (failed []error) {
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	for _, addr := range addrs {
+		_, err := list.Join([]string{addr.String()})
+		if err == nil {
+			return nil
+		}
+		if one := errors.Unwrap(err); one != nil { // else it is told as a list, on several lines
+			err = one
+		}
+		failed = append(failed, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return failed
+}
+
+// lostSeeds returns the addresses of seeds at which no living peer is known.
+func (g *Gossip) lostSeeds(ctx context.Context) (lost []netip.AddrPort, failed []error) {
+	for _, seed := range g.config.Seeds {
+		addrs, err := resolve(ctx, seed)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("resolving seed %s: %w", seed, err))
+		}
+		lost = append(lost, addrs...)
+	}
+	alive := g.fleet.addrs()
+	alive[g.addr] = true
+	lost = slices.DeleteFunc(lost, func(a netip.AddrPort) bool { return alive[a] })
+	slices.SortFunc(lost, netip.AddrPort.Compare)
+	return slices.Compact(lost), failed
+}
+
+// resolve looks a seed up itself: memberlist asks name servers for records of
+// any type, over TCP, and cannot be interrupted.
+func resolve(ctx context.Context, seed string) ([]netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(seed)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	addrs := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		addrs[i] = netip.AddrPortFrom(ip.Unmap(), uint16(port))
+	}
+	return addrs, err
+}
+
+// report says once that joining fails, and once that it works again.
+func (g *Gossip) report(errs []error, failing bool) {
+	level, text := slog.LevelDebug, "gossip: seeds are still not reached"
+	switch {
+	case len(errs) == 0 && failing:
+		level, text = slog.LevelInfo, "gossip: seeds are reached again"
+	case len(errs) == 0:
+		text = "gossip: seeds are reached"
+	case !failing:
+		level, text = slog.LevelWarn, "gossip: seeds are not reached; we keep trying"
+	}
+	attrs := []slog.Attr{slog.Int("peers", len(g.Peers()))}
+	if len(errs) > 0 {
+		attrs = append(attrs, slog.String("err", oneLine(errs)))
+	}
+	g.config.Logger.LogAttrs(context.Background(), level, text, attrs...)
+}
+
+func oneLine(errs []error) string {
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,148 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// patience is how long a test waits for what should come soon.
+const patience = 8 * time.Second
+
+var (
+	loopback = netip.MustParseAddrPort("127.0.0.1:0")
+	key      = []byte("0123456789abcdef0123456789abcdef")
+	otherKey = []byte("fedcba9876543210fedcba9876543210")
+)
+
+// node is a Gossip that runs.
+type node struct {
+	*Gossip
+	addr string
+	stop func() // ends Run and waits for it
+}
+
+// agentConfig is an agent's, on loopback, and quick.
+func agentConfig(name string, seeds ...string) Config {
+	return Config{
+		Self:   Peer{Name: name, Role: Agent, Labels: map[string]string{"dc": "fra"}, Responder: "127.0.0.1:9"},
+		Listen: loopback, Seeds: seeds, Key: key, Logger: slog.New(slog.DiscardHandler),
+		firstRetry: 10 * time.Millisecond, rejoin: 50 * time.Millisecond, leave: 100 * time.Millisecond, tune: quick,
+	}
+}
+
+// quick makes memberlist find in milliseconds what it finds in minutes else.
+func quick(c *memberlist.Config) {
+	c.GossipInterval = 10 * time.Millisecond
+	c.ProbeInterval = 100 * time.Millisecond
+	c.ProbeTimeout = 50 * time.Millisecond
+	c.PushPullInterval = 250 * time.Millisecond
+	c.SuspicionMult = 2
+	c.SuspicionMaxTimeoutMult = 1
+	c.GossipToTheDeadTime = time.Millisecond // the dead are forgotten at once
+	c.TCPTimeout = time.Second
+}
+
+// run starts a member and waits until its sockets are bound.
+func run(t *testing.T, config Config) *node {
+	t.Helper()
+	g, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	n := &node{Gossip: g}
+	stopped := false
+	n.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run of %s: %v", config.Self.Name, err)
+		}
+	}
+	t.Cleanup(n.stop)
+	addr, err := g.Addr(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.addr = addr.String()
+	return n
+}
+
+// soon returns a context that ends when patience does.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// sees waits until n knows just the peers of these names.
+func (n *node) sees(t *testing.T, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	_, err := n.Wait(soon(t), func(peers []Peer) bool { return slices.Equal(names(peers), want) })
+	if err != nil {
+		t.Fatalf("%s sees %v, want %v: %v", n.config.Self.Name, names(n.Peers()), want, err)
+	}
+}
+
+func names(peers []Peer) []string {
+	got := make([]string, len(peers))
+	for i, p := range peers {
+		got[i] = p.Name
+	}
+	return got
+}
+
+// within waits for what a channel tells of.
+func within(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("in vain waited for %s", what)
+	}
+}
+
+// eventually waits for what nothing tells of.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("in vain waited until %s", what)
+		}
+	}
+}
+
+// wire is a transport that can be cut: then nothing leaves any more.
+type wire struct {
+	memberlist.NodeAwareTransport
+	cut *atomic.Bool
+}
+
+func (w wire) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	if w.cut.Load() {
+		return time.Now(), nil
+	}
+	return w.NodeAwareTransport.WriteToAddress(b, a)
+}
+
+func (w wire) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.Conn, error) {
+	if w.cut.Load() {
+		return nil, errors.New("the wire is cut")
+	}
+	return w.NodeAwareTransport.DialAddressTimeout(a, d)
+}
