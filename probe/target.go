@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -30,12 +31,16 @@ func (t Target) Address() string { return joinHostPort(t.Host, t.Port) }
 
 // TargetAt returns the target of that name at an address of the form host:port.
 func TargetAt(name, address string) (Target, error) {
-	ts, err := ParseTargets(address)
+	_, ports, err := splitHostPorts(address)
 	if err != nil {
 		return Target{}, err
 	}
-	if len(ts) != 1 {
-		return Target{}, fmt.Errorf("address %q has %d ports; one is wanted", address, len(ts))
+	if strings.ContainsAny(ports, ",-") { // not expanded: a message may hold any number of these
+		return Target{}, fmt.Errorf("address %q has several ports; one is wanted", address)
+	}
+	ts, err := ParseTargets(address)
+	if err != nil {
+		return Target{}, err
 	}
 	if name != "" {
 		ts[0].Name = name
@@ -49,7 +54,7 @@ var ErrNoPort = errors.New("no port")
 
 // ParseTargets reads host:ports, where ports is one port, a list, ranges, or
 // any of these together: "db.fra:5432", "10.0.0.2:22,80,8000-8010",
-// "[2001:db8::1]:443". The targets come in the order written.
+// "[2001:db8::1]:443". The targets come in the order written, 65535 at most.
 func ParseTargets(s string) ([]Target, error) {
 	host, ports, err := splitHostPorts(s)
 	if err != nil {
@@ -63,6 +68,9 @@ func ParseTargets(s string) ([]Target, error) {
 		lo, hi, err := parsePortRange(part)
 		if err != nil {
 			return nil, fmt.Errorf("target %q: %w", s, err)
+		}
+		if len(ts)+int(hi-lo) >= math.MaxUint16 {
+			return nil, fmt.Errorf("target %q: more ports are named than the %d that a host has", s, math.MaxUint16)
 		}
 		for p := int(lo); p <= int(hi); p++ {
 			ts = append(ts, Target{Name: joinHostPort(host, uint16(p)), Host: host, Port: uint16(p)})
@@ -79,28 +87,35 @@ func splitHostPorts(s string) (host, ports string, err error) {
 		if !ok {
 			return "", "", fmt.Errorf("target %q: '[' without ']'; write [address]:port", s)
 		}
-		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() {
+		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() || checkZone(a) != nil {
 			return "", "", fmt.Errorf("target %q: %q in brackets is not an IPv6 address", s, host)
 		}
 		if ports == "" {
-			return "", "", fmt.Errorf("target %q: %w; write %s:443", s, ErrNoPort, s)
+			return "", "", noPort(s, s)
 		}
 		if ports, ok = strings.CutPrefix(ports, ":"); !ok {
 			return "", "", fmt.Errorf("target %q: after ']' comes a colon and a port, as in [%s]:443", s, host)
 		}
 		return host, ports, nil
 	}
-	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
-		return "", "", fmt.Errorf("target %q: %w; write [%s]:443", s, ErrNoPort, s)
+	if a, err := netip.ParseAddr(s); err == nil && a.Is6() && checkZone(a) == nil {
+		return "", "", noPort(s, "["+s+"]")
 	}
 	host, ports, ok := strings.Cut(s, ":")
+	if !ok && checkHost(s) != nil {
+		return "", "", noPort(s, "host")
+	}
 	if !ok {
-		return "", "", fmt.Errorf("target %q: %w; write %s:443", s, ErrNoPort, s)
+		return "", "", noPort(s, s)
 	}
 	if strings.Contains(ports, ":") {
 		return "", "", fmt.Errorf("target %q: too many colons; an IPv6 address stands in brackets, as in [2001:db8::1]:443", s)
 	}
 	return host, ports, nil
+}
+
+func noPort(s, host string) error {
+	return fmt.Errorf("target %q: %w; write %s:443", s, ErrNoPort, host)
 }
 
 func parsePortRange(s string) (lo, hi uint16, err error) {
@@ -135,7 +150,11 @@ func checkHost(host string) error {
 		return errors.New("the host is missing before the colon")
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		if err := checkZone(a); err != nil {
+			return err
+		}
+		plain := a.WithZone("").Unmap()
+		if plain.IsUnspecified() || plain.IsMulticast() || plain == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 			return fmt.Errorf("%s is no host's address; a unicast address is wanted", a)
 		}
 		return nil
@@ -149,8 +168,8 @@ func checkHost(host string) error {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
 			return fmt.Errorf("host %q is neither an IP address nor a DNS name", host)
 		}
-		for _, c := range []byte(label) {
-			if !isNameByte(c) {
+		for _, c := range label {
+			if !isNameRune(c) {
 				return fmt.Errorf("host %q is neither an IP address nor a DNS name: %q is not allowed", host, c)
 			}
 		}
@@ -162,7 +181,18 @@ func checkHost(host string) error {
 	return nil
 }
 
-func isNameByte(c byte) bool {
+// checkZone accepts what names an interface: netip takes any text for a zone,
+// but a target's name ends up on terminals and in one line of text.
+func checkZone(a netip.Addr) error {
+	for _, c := range a.Zone() {
+		if c <= ' ' || c > '~' || c == '[' || c == ']' {
+			return fmt.Errorf("zone %q of %s is no interface's name: %q is not allowed", a.Zone(), a.WithZone(""), c)
+		}
+	}
+	return nil
+}
+
+func isNameRune(c rune) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }
 

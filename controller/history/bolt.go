@@ -12,61 +12,64 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// errDamaged says that a file does not hold what we wrote.
+// errDamaged says that a file does not hold what was written.
 var errDamaged = errors.New("damaged")
 
-// mapSize is the address space that a file being written gets at once, so that
-// growing does not make bbolt map it anew (for which it waits for readers).
+// mapSize is the address space that a file gets at once, so that growing does
+// not make bbolt map it anew (for which it waits for readers).
 const mapSize = 256 << 20
 
-// bolt is a bbolt database that survives damage. bbolt trusts its files: where
-// a page is not what it should be it panics, or follows a wild pointer out of
-// its memory map. All use of it therefore goes through view and update, which
-// turn both into errDamaged.
+// bolt is a bbolt database being written. Should it be damaged meanwhile, bbolt
+// panics or follows a wild pointer; both become errDamaged.
 type bolt struct {
 	db     *bbolt.DB
 	handle *os.File
 	stuck  bool // a panic left bbolt's locks held
 }
 
-// openBolt opens a database, made empty if it is not there and writable.
-func openBolt(path string, options bbolt.Options) (*bolt, error) {
+// openBolt opens a database, made empty if it is not there.
+func openBolt(path string, lockWait time.Duration, maxSize int) (*bolt, error) {
 	b := &bolt{}
-	options.FreelistType = bbolt.FreelistMapType
-	// The list of free pages is synced. In a file that is only added to, it fits
-	// a page and costs 4 % of the commits at most; without it bbolt reads
-	// the whole tree on opening and after each failed commit, and panics in
-	// a goroutine of its own, where nobody can recover, if it does not like it.
-	options.NoFreelistSync = false
-	options.NoStatistics = true
-	options.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
-		f, err = os.OpenFile(name, flag, mode)
-		b.handle = f
-		return f, err
+	options := &bbolt.Options{
+		Timeout:         lockWait,
+		MaxSize:         maxSize,
+		InitialMmapSize: mapSize,
+		NoStatistics:    true,
+		FreelistType:    bbolt.FreelistMapType,
+		// The list of free pages is synced. In a file that is only added to, it
+		// fits a page and costs 4 % of the commits at most. Without it bbolt
+		// reads the whole tree after every commit that fails, and
+		// panics in a goroutine of its own, where nobody can recover, if it
+		// does not like it.
+		NoFreelistSync: false,
+		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			f, err = os.OpenFile(name, flag, mode)
+			b.handle = f
+			return f, err
+		},
 	}
 	err := guard(func() (err error) {
-		b.db, err = bbolt.Open(path, 0o600, &options)
+		b.db, err = bbolt.Open(path, 0o600, options)
 		return err
 	})
-	if err == nil {
-		return b, nil
+	switch {
+	case errors.Is(err, errDamaged):
+		return nil, errors.Join(err, b.handle.Close())
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, ErrInUse
+	case err != nil:
+		return nil, err
 	}
-	if errors.Is(err, errDamaged) && b.handle != nil {
-		err = errors.Join(err, b.handle.Close())
-	}
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = ErrInUse
-	}
-	return nil, err
+	return b, nil
 }
 
-// view runs fn in a read transaction. What fn gets dies with it.
-func (b *bolt) view(fn func(*bbolt.Tx) error) error {
-	return guard(func() error { return b.db.View(fn) })
+// pin runs fn while no page that can be reached is written to.
+func (b *bolt) pin(fn func() error) error {
+	return guard(func() error { return b.db.View(func(*bbolt.Tx) error { return fn() }) })
 }
 
-// update runs fn in a write transaction and commits it. After errDamaged the
-// database is good for nothing but view and close.
+// update runs fn in a transaction and commits it. After errDamaged the database
+// can only be closed.
 func (b *bolt) update(fn func(*bbolt.Tx) error) error {
 	var tx *bbolt.Tx
 	err := guard(func() (err error) {
@@ -79,17 +82,13 @@ func (b *bolt) update(fn func(*bbolt.Tx) error) error {
 		return tx.Commit()
 	})
 	if errors.Is(err, errDamaged) {
-		rolledBack := guard(func() error {
-			if tx == nil {
-				return nil
-			}
+		b.stuck = tx == nil || guard(func() error {
 			// It may have been closed before the panic.
 			if err := tx.Rollback(); !errors.Is(err, bolterrors.ErrTxClosed) {
 				return err
 			}
 			return nil
-		})
-		b.stuck = tx == nil || rolledBack != nil
+		}) != nil
 	}
 	return err
 }
@@ -125,13 +124,13 @@ func isDamage(err error) bool {
 // lockDir keeps other processes out of the folder as long as the result is open.
 func lockDir(dir string, wait time.Duration) (*bolt, error) {
 	path := dir + string(os.PathSeparator) + "lock"
-	b, err := openBolt(path, bbolt.Options{Timeout: wait})
+	b, err := openBolt(path, wait, 0)
 	if err != nil && isDamage(err) {
 		// A power cut in the moment it was made. There is nothing in it.
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("history: remove a damaged lock file: %w", err)
 		}
-		b, err = openBolt(path, bbolt.Options{Timeout: wait})
+		b, err = openBolt(path, wait, 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("history: lock %s: %w", dir, err)

@@ -55,7 +55,7 @@ func (s *Store) write(batch []*pending) error {
 		return err
 	}
 	fresh, err := s.writeTo(f, batch, at)
-	if errors.Is(err, errDamaged) || errors.Is(err, bolterrors.ErrInvalidMapping) {
+	if errors.Is(err, errDamaged) || errors.Is(err, bolterrors.ErrInvalidMapping) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		s.reopen(f, err)
 		if f, err = s.fileFor(dayOf(at), at); err != nil {
 			return err
@@ -79,7 +79,7 @@ func (s *Store) write(batch []*pending) error {
 // told, and it takes a commit that succeeds to be sure of them.
 func (s *Store) writeTo(f *file, batch []*pending, at uint64) (fresh marks, err error) {
 	fresh = marks{}
-	err = f.update(func(tx *bbolt.Tx) error {
+	err = f.db.update(func(tx *bbolt.Tx) error {
 		rows, marks := tx.Bucket(rowsBucket), tx.Bucket(marksBucket)
 		rows.FillPercent = 0.9 // keys only ever come at the end
 		for _, p := range batch {
@@ -132,7 +132,7 @@ func (s *Store) stamp(n int) uint64 {
 func (s *Store) fileFor(day int64, at uint64) (*file, error) {
 	n := name{day, 1}
 	if f := s.newest(); f != nil && f.day == day {
-		if f.writable {
+		if f.db != nil {
 			return f, nil
 		}
 		n.part = f.part + 1

@@ -26,8 +26,8 @@ var (
 // file is one file of the intake, open.
 type file struct {
 	name
-	*bolt
-	writable bool // made by this process, and well
+	handle *os.File // for reading
+	db     *bolt    // for writing; nil if this process has not made the file
 
 	mu      sync.Mutex
 	corrupt map[string]struct{} // keys of the records found so
@@ -50,24 +50,18 @@ func createFile(path string, n name, m marks, maxSize int) (*file, error) {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	f, err := openFile(path, n, bbolt.Options{InitialMmapSize: mapSize, MaxSize: maxSize})
+	f, err := openFile(path, n)
 	if err != nil {
 		return nil, err
 	}
-	f.writable = true
+	if f.db, err = openBolt(path, time.Second, maxSize); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
 	return f, nil
 }
 
-// remove removes a file that need not be there.
-func remove(path string) error {
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 func writeEmpty(path string, m marks, maxSize int) error {
-	b, err := openBolt(path, bbolt.Options{Timeout: time.Second, MaxSize: maxSize})
+	b, err := openBolt(path, time.Second, maxSize)
 	if err != nil {
 		return err
 	}
@@ -92,35 +86,64 @@ func writeEmpty(path string, m marks, maxSize int) error {
 	return errors.Join(err, b.close())
 }
 
-// openFile opens a file that is there.
-func openFile(path string, n name, options bbolt.Options) (*file, error) {
-	switch info, err := os.Stat(path); {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular() || info.Size() == 0: // an empty one bbolt would initialise
-		return nil, fmt.Errorf("%w: not a file with content", errDamaged)
-	}
-	options.Timeout = time.Second
-	b, err := openBolt(path, options)
+// openFile opens a file for reading.
+func openFile(path string, n name) (*file, error) {
+	h, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.view(checkFormat); err != nil {
-		return nil, errors.Join(err, b.close())
+	f := &file{name: n, handle: h, corrupt: map[string]struct{}{}}
+	if err := f.view(checkFormat); err != nil {
+		return nil, errors.Join(err, h.Close())
 	}
-	return &file{name: n, bolt: b, corrupt: map[string]struct{}{}}, nil
+	return f, nil
+}
+
+// view runs fn with the tree as it is now, and keeps it so meanwhile.
+func (f *file) view(fn func(*tree) error) error {
+	read := func() error {
+		t, err := readTree(f.handle)
+		if err != nil {
+			return err
+		}
+		return fn(t)
+	}
+	if f.db != nil {
+		return f.db.pin(read)
+	}
+	return read()
+}
+
+func (f *file) close() error {
+	err := f.handle.Close()
+	if f.db != nil {
+		err = errors.Join(err, f.db.close())
+	}
+	return err
+}
+
+// remove removes a file that need not be there.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // checkFormat refuses what this version cannot read. A format that is damaged
 // is not another one: the buckets tell that the file is ours.
-func checkFormat(tx *bbolt.Tx) error {
-	if meta := tx.Bucket(metaBucket); meta != nil {
-		if f, ok := decodeFormat(meta.Get(formatKey)); ok && f != format {
-			return fmt.Errorf("%w: %q, and this version reads %q only; run the version that wrote it, or move the file away", ErrFormat, f, format)
+func checkFormat(t *tree) error {
+	if meta, err := t.bucket(metaBucket); err == nil {
+		for k, v := range t.entries(meta, nil) {
+			if f, ok := decodeFormat(v); ok && string(k) == string(formatKey) && f != format {
+				return fmt.Errorf("%w: %q, and this version reads %q only; run the version that wrote it, or move the file away", ErrFormat, f, format)
+			}
 		}
 	}
-	if tx.Bucket(rowsBucket) == nil || tx.Bucket(marksBucket) == nil {
-		return fmt.Errorf("%w: not a file of the history", errDamaged)
+	_, rowsErr := t.bucket(rowsBucket)
+	_, marksErr := t.bucket(marksBucket)
+	if rowsErr != nil && marksErr != nil {
+		return rowsErr
 	}
 	return nil
 }
@@ -134,22 +157,6 @@ func decodeFormat(v []byte) (f string, ok bool) {
 		return "", false
 	}
 	return string(v[checksumSize:]), true
-}
-
-// seek puts the cursor on a row such that no good row from the key on comes
-// before it. A damaged key misleads bbolt's binary search, so it goes back
-// until a good row shows that none was jumped over, or to the first.
-func seek(c *bbolt.Cursor, key uint64) (k, v []byte) {
-	if k, v = c.Seek(binary.BigEndian.AppendUint64(nil, key)); k == nil {
-		k, v = c.Last()
-	}
-	for k != nil {
-		if r, ok := decodeRecord(k, v); ok && r.at <= key {
-			return k, v
-		}
-		k, v = c.Prev()
-	}
-	return c.First()
 }
 
 // noteCorrupt remembers a corrupt record and tells whether it is a new one.

@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
 const (
@@ -70,6 +68,14 @@ func parseName(s string) (name, bool) {
 	return n, n.String() == s
 }
 
+// parseDamagedName returns the name that a file had before it was set aside.
+func parseDamagedName(s string) (name, bool) {
+	s, damaged := strings.CutSuffix(s, damagedSuffix)
+	before, _, ok := strings.Cut(s, fileSuffix)
+	n, ours := parseName(before + fileSuffix)
+	return n, damaged && ok && ours
+}
+
 // tidy removes files that were being made when the process died, and returns
 // the names of all others of ours, oldest first.
 func (s *Store) tidy() ([]name, error) {
@@ -98,7 +104,7 @@ func (s *Store) tidy() ([]name, error) {
 // openOrSetAside opens a file for reading. One that cannot be read gets another name, so
 // that the store can go on without it, and nil is returned.
 func (s *Store) openOrSetAside(n name) (*file, error) {
-	f, err := openFile(s.path(n.String()), n, bbolt.Options{ReadOnly: true})
+	f, err := openFile(s.path(n.String()), n)
 	if err == nil {
 		return f, nil
 	}

@@ -70,14 +70,10 @@ func decodeMark(key, value []byte) (s stream, k mark, ok bool) {
 	if len(key) < 8 || len(key) > 8+maxAgent || len(value) != markSize {
 		return stream{}, mark{}, false
 	}
-	err := guard(func() error {
-		if binary.BigEndian.Uint32(value[16:]) != checksum(key, value[:16]) {
-			return nil
-		}
-		s = stream{string(key[8:]), binary.BigEndian.Uint64(key)}
-		k = mark{binary.BigEndian.Uint64(value), binary.BigEndian.Uint64(value[8:])}
-		ok = true
-		return nil
-	})
-	return s, k, ok && err == nil
+	if binary.BigEndian.Uint32(value[16:]) != checksum(key, value[:16]) {
+		return stream{}, mark{}, false
+	}
+	s = stream{string(key[8:]), binary.BigEndian.Uint64(key)}
+	k = mark{binary.BigEndian.Uint64(value), binary.BigEndian.Uint64(value[8:])}
+	return s, k, true
 }

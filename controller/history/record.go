@@ -48,26 +48,19 @@ func sealRecord(key, value []byte) {
 }
 
 // decodeRecord takes a row apart; ok is false if it is not what was written.
-// The slices may point anywhere, if bbolt read their places from damaged
-// pages, hence the guard.
 func decodeRecord(key, value []byte) (r record, ok bool) {
 	if len(key) != keySize || len(value) <= checksumSize || len(value) > maxRecord {
 		return record{}, false
 	}
-	err := guard(func() error {
-		if binary.BigEndian.Uint32(value) != checksum(key, value[checksumSize:]) {
-			return nil
-		}
-		body := value[checksumSize:]
-		n := int(body[0])
-		if len(body) < 1+n {
-			return nil
-		}
-		r = record{binary.BigEndian.Uint64(key), body[1 : 1+n], body[1+n:]}
-		ok = true
-		return nil
-	})
-	return r, ok && err == nil
+	body := value[checksumSize:]
+	if binary.BigEndian.Uint32(value) != checksum(key, body) {
+		return record{}, false
+	}
+	n := 1 + int(body[0])
+	if len(body) < n {
+		return record{}, false
+	}
+	return record{binary.BigEndian.Uint64(key), body[1:n], body[n:]}, true
 }
 
 // checksum returns the CRC-32C of a key and what is stored under it.

@@ -1,23 +1,29 @@
 package history
 
 import (
+	"encoding/binary"
+	"errors"
 	"math"
 	"slices"
-
-	"go.etcd.io/bbolt"
 )
 
 // recoverMarks reads the marks. The newest file has them all; where one is
 // damaged, the reports of that file and the files before tell what it said.
-func (s *Store) recoverMarks() {
+func (s *Store) recoverMarks() error {
 	for _, f := range slices.Backward(s.files) {
-		if f.readMarks(s.marks) {
-			return
+		err := f.readMarks(s.marks)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, errDamaged) {
+			return err
 		}
 		s.log.Error("history: marks are damaged; reading them off the reports", "file", f.String())
 		r := reader{end: math.MaxUint64}
 		for more := true; more; {
-			more, _ = s.readPage(&r, f) // what cannot be read has been logged
+			if more, err = s.readPage(&r, f); err != nil {
+				return err
+			}
 			for _, row := range r.page.rows {
 				if report, ok := s.unmarshal(f, &r.page, row); ok {
 					s.marks.raise(stream{row.agent, report.GetEpoch()}, mark{report.GetSequence(), row.at})
@@ -25,42 +31,52 @@ func (s *Store) recoverMarks() {
 			}
 		}
 	}
+	return nil
 }
 
-// readMarks adds the file's marks to m and tells whether it could read them all.
-func (f *file) readMarks(m marks) (whole bool) {
-	whole = true
-	err := f.view(func(tx *bbolt.Tx) error {
-		return tx.Bucket(marksBucket).ForEach(func(k, v []byte) error {
-			s, mark, ok := decodeMark(k, v)
-			if !ok {
-				whole = false
-				return nil
+// readMarks adds the file's marks to m. After errDamaged some are missing.
+func (f *file) readMarks(m marks) error {
+	return f.view(func(t *tree) error {
+		root, err := t.bucket(marksBucket)
+		if err != nil {
+			return err
+		}
+		for k, v := range t.entries(root, nil) {
+			if s, mark, ok := decodeMark(k, v); ok {
+				m.raise(s, mark)
+			} else {
+				err = errDamaged
 			}
-			m.raise(s, mark)
-			return nil
-		})
+		}
+		return errors.Join(err, t.damage)
 	})
-	return whole && err == nil
 }
 
-// recoverLast finds the latest stored time.
-func (s *Store) recoverLast() {
+// recoverLast finds the latest stored time, or, where damage hides it, one
+// that is later than all that can be read.
+func (s *Store) recoverLast() error {
 	for _, f := range slices.Backward(s.files) {
 		s.last = max(s.last, f.start())
-		// Damage ends the search in this file; the clock is ahead of it anyway.
-		_ = f.view(func(tx *bbolt.Tx) error {
-			c := tx.Bucket(rowsBucket).Cursor()
-			for k, v := c.Last(); k != nil; k, v = c.Prev() {
+		found := false
+		err := f.view(func(t *tree) error {
+			root, err := t.bucket(rowsBucket)
+			if err != nil {
+				return err
+			}
+			// Where the key is beyond all there is, the tree gives the last pages.
+			for k, v := range t.entries(root, binary.BigEndian.AppendUint64(nil, math.MaxUint64)) {
 				if r, ok := decodeRecord(k, v); ok {
-					s.last = max(s.last, r.at)
-					return nil
+					s.last, found = max(s.last, r.at), true
 				}
 			}
-			return nil
+			return t.damage
 		})
-		if s.last > f.start() {
-			return
+		if err != nil && !errors.Is(err, errDamaged) {
+			return err
+		}
+		if found {
+			return nil
 		}
 	}
+	return nil
 }

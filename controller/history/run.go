@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -64,47 +63,40 @@ func (s *Store) expireUntil(ctx context.Context) {
 // expire deletes the files, damaged ones too, of which even the last report is
 // older than the retention. The newest stays, for it has the marks.
 func (s *Store) expire() {
-	now := nanoseconds(s.cfg.now())
-	limit := now - min(now, uint64(s.cfg.Retention))
-	s.mu.RLock()
-	old := slices.Clone(s.files[:max(len(s.files)-1, 0)])
-	s.mu.RUnlock()
-	for _, f := range old {
-		if f.end() <= limit {
-			s.drop(f)
-		}
-	}
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
 		s.log.Error("history: look for old files", "error", err)
 	}
+	now := nanoseconds(s.cfg.now())
+	limit := now - min(now, uint64(s.cfg.Retention))
+	newest := s.newest()
 	for _, e := range entries {
-		whole, _, ok := strings.Cut(e.Name(), fileSuffix+".")
-		n, ours := parseName(whole + fileSuffix)
-		if ok && ours && strings.HasSuffix(e.Name(), damagedSuffix) && n.end() <= limit {
-			s.deleteFile(e.Name())
+		n, ours := parseName(e.Name())
+		if ours && (newest == nil || n == newest.name) {
+			continue
+		}
+		if !ours {
+			n, ours = parseDamagedName(e.Name())
+		}
+		if ours && n.end() <= limit {
+			s.drop(e.Name())
 		}
 	}
 }
 
-// drop deletes a file; a Scan that is reading it gets to its page's end.
-func (s *Store) drop(f *file) {
-	if !s.deleteFile(f.String()) {
-		return // the next round tries again
-	}
+// drop deletes a file. A Scan that is reading it goes on with the next one.
+func (s *Store) drop(name string) {
 	s.mu.Lock()
-	s.files = slices.DeleteFunc(s.files, func(g *file) bool { return g == f })
-	s.mu.Unlock()
-	if err := f.close(); err != nil {
-		s.log.Error("history: close an old file", "file", f.String(), "error", err)
+	if i := slices.IndexFunc(s.files, func(f *file) bool { return f.String() == name }); i >= 0 {
+		if err := s.files[i].close(); err != nil {
+			s.log.Error("history: close an old file", "file", name, "error", err)
+		}
+		s.files = slices.Delete(s.files, i, i+1)
 	}
-}
-
-func (s *Store) deleteFile(name string) bool {
+	s.mu.Unlock()
 	if err := remove(s.path(name)); err != nil {
-		s.log.Error("history: delete an old file", "file", name, "error", err)
-		return false
+		s.log.Error("history: delete an old file", "file", name, "error", err) // the next round tries again
+		return
 	}
 	s.log.Info("history: deleted a file older than the retention", "file", name, "retention", s.cfg.Retention)
-	return true
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"os"
 	"time"
 
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -93,7 +94,7 @@ func (s *Store) scan(ctx context.Context, from, to time.Time, after Cursor, yiel
 			return err
 		}
 		more, err := s.readPage(&r, f)
-		if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		if errors.Is(err, os.ErrClosed) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 			continue // deleted, opened anew or closed since fileAfter
 		}
 		if err != nil {

@@ -125,8 +125,9 @@ func (s *Store) recover() error {
 			s.files = append(s.files, f)
 		}
 	}
-	s.recoverMarks()
-	s.recoverLast()
+	if err := errors.Join(s.recoverMarks(), s.recoverLast()); err != nil {
+		return fmt.Errorf("history: read the marks: %w", err)
+	}
 	return nil
 }
 

@@ -29,11 +29,11 @@ func TestAllFindEachOtherByOneSeed(t *testing.T) {
 		nodes = append(nodes, run(t, agentConfig(name, controller.addr)))
 		all = append(all, name)
 	}
+	var got []Peer
 	for i, n := range nodes {
 		others := append(append([]string(nil), all[:i]...), all[i+1:]...)
-		n.sees(t, others...)
+		got = n.sees(t, others...)
 	}
-	got := nodes[3].Peers()
 	want := []Peer{
 		{Name: "agent-0", Role: Agent, Labels: map[string]string{"dc": "fra"}, Responder: "127.0.0.1:9", Addr: netip.MustParseAddrPort(nodes[1].addr)},
 		{Name: "controller-1", Role: Controller, Labels: map[string]string{}, GRPC: "controller.example:7443", Addr: netip.MustParseAddrPort(controller.addr)},
@@ -51,9 +51,8 @@ func TestAllFindEachOtherByOneSeed(t *testing.T) {
 func TestPeersAreTheCallersOwn(t *testing.T) {
 	a := run(t, agentConfig("a"))
 	b := run(t, agentConfig("b", a.addr))
-	b.sees(t, "a")
-	b.Peers()[0].Labels["dc"] = "nyc"
-	if got := b.Peers()[0].Labels["dc"]; got != "fra" {
+	b.sees(t, "a")[0].Labels["dc"] = "nyc"
+	if got := b.sees(t, "a")[0].Labels["dc"]; got != "fra" {
 		t.Errorf("a caller changed what is known: dc=%s", got)
 	}
 }
@@ -119,10 +118,10 @@ func TestWhoComesBackElsewhereIsTaken(t *testing.T) {
 	b.stop()
 	a.sees(t)
 	b = run(t, agentConfig("b", a.addr))
-	a.sees(t, "b")
 	b.sees(t, "a")
-	if got := a.Peers()[0].Addr.String(); got != b.addr {
-		t.Errorf("b is known at %s, but is at %s", got, b.addr)
+	_, err := a.Wait(soon(t), func(peers []Peer) bool { return len(peers) == 1 && peers[0].Addr.String() == b.addr })
+	if err != nil {
+		t.Errorf("a sees %+v, want b at %s: %v", a.Peers(), b.addr, err)
 	}
 }
 
@@ -204,7 +203,7 @@ func TestSecondMemberOfANameIsIgnoredAndCounted(t *testing.T) {
 	a.sees(t, "b")
 	run(t, agentConfig("b", a.addr))
 	eventually(t, "the conflict is counted", func() bool { return a.Stats().Conflicts > 0 })
-	if got := a.Peers(); len(got) != 1 || got[0].Addr.String() != first.addr {
+	if got := a.sees(t, "b"); got[0].Addr.String() != first.addr {
 		t.Errorf("a sees %+v, want b at %s", got, first.addr)
 	}
 }

@@ -89,14 +89,16 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// sees waits until n knows just the peers of these names.
-func (n *node) sees(t *testing.T, want ...string) {
+// sees waits until n knows just the peers of these names. What it returns is
+// what n knew then: a moment later somebody may be suspected wrongly.
+func (n *node) sees(t *testing.T, want ...string) []Peer {
 	t.Helper()
 	slices.Sort(want)
-	_, err := n.Wait(soon(t), func(peers []Peer) bool { return slices.Equal(names(peers), want) })
+	peers, err := n.Wait(soon(t), func(peers []Peer) bool { return slices.Equal(names(peers), want) })
 	if err != nil {
 		t.Fatalf("%s sees %v, want %v: %v", n.config.Self.Name, names(n.Peers()), want, err)
 	}
+	return peers
 }
 
 func names(peers []Peer) []string {

@@ -178,7 +178,7 @@ func (t *transport) track(c net.Conn) (net.Conn, error) {
 	defer t.mu.Unlock()
 	var err error
 	switch {
-	case t.closed:
+	case t.closed, t.ctx.Err() != nil: // breakOff, which needs the lock, would not see it
 		err = net.ErrClosed
 	case len(t.open) >= maxStreams:
 		err = fmt.Errorf("%d gossip streams are open; that is the most", maxStreams)

@@ -7,29 +7,31 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 )
 
+// newTransport returns a transport that the test shuts down, and its address.
 func newTransport(t *testing.T, ctx context.Context, allowed ...netip.Prefix) (*transport, string) {
 	t.Helper()
 	tr, err := bind(ctx, loopback, allowed, log.New(discard{}, "", 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = tr.Shutdown() })
 	return tr, netip.AddrPortFrom(loopback.Addr(), uint16(tr.GetAutoBindPort())).String()
 }
 
 func TestStreamsFromOutsideTheAllowedNetworksAreClosed(t *testing.T) {
 	tr, addr := newTransport(t, t.Context(), netip.MustParsePrefix("127.0.0.1/32"))
+	defer tr.Shutdown()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	outside, err := d.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer outside.Close()
-	if _, err := outside.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+	if err := read(outside); !errors.Is(err, io.EOF) {
 		t.Errorf("reading from outside: %v, want the end", err)
 	}
 	inside, err := net.Dial("tcp", addr)
@@ -72,13 +74,14 @@ func TestShutdownEndsThoughNobodyListens(t *testing.T) {
 func TestStreamsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	tr, addr := newTransport(t, ctx)
+	defer tr.Shutdown()
 	out, err := tr.DialTimeout(addr, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cancel()
-	if _, err := out.Read(make([]byte, 1)); err == nil {
-		t.Error("the stream lives on")
+	if err := read(out); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the stream lives on: %v", err)
 	}
 	if c, err := tr.DialTimeout(addr, time.Second); err == nil || c != nil {
 		t.Errorf("a new one was dialled: %v, %v", c, err)
@@ -87,6 +90,7 @@ func TestStreamsEndWithTheContext(t *testing.T) {
 
 func TestStreamsBeyondTheMostAreRefused(t *testing.T) {
 	tr, addr := newTransport(t, t.Context())
+	defer tr.Shutdown()
 	tr.mu.Lock()
 	for range maxStreams {
 		tr.open[&stream{Conn: nowhere{}, of: tr}] = struct{}{}
@@ -100,9 +104,18 @@ func TestStreamsBeyondTheMostAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	if _, err := in.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+	if err := read(in); !errors.Is(err, io.EOF) {
 		t.Errorf("reading: %v, want the end", err)
 	}
+}
+
+// read waits for something, but not for ever.
+func read(c net.Conn) error {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	_, err := c.Read(make([]byte, 1))
+	return err
 }
 
 // nowhere is a connection that can be closed and nothing else.

@@ -107,6 +107,7 @@ func (l *Lab) Close() error {
 		n.space.close()
 	}
 	if l.relays != nil {
+		reserveProcessors(-1)
 		l.relays.close()
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -86,7 +86,7 @@ func (i Impairment) check() error {
 }
 
 // Link joins two nodes by a link with a relay in its middle, which treats both directions as imp says, and later as Set
-// says. After an error the lab is good for nothing but Close.
+// says. While a lab has relays, GOMAXPROCS is higher than otherwise by four, so that they are in time. After an error the lab is good for nothing but Close.
 func (l *Lab) Link(a, b *Node, imp Impairment) (*Link, error) {
 	if err := imp.check(); err != nil {
 		return nil, fmt.Errorf("lab: linking %s and %s: %w", a.name, b.name, err)
@@ -165,6 +165,7 @@ func (k *Link) createRelayed(imp Impairment) error {
 			return err
 		}
 		l.relays = s
+		reserveProcessors(1)
 	}
 	for i, p := range k.ports {
 		far := fmt.Sprintf("l%d.%d", len(l.links), i)

@@ -79,16 +79,3 @@ func arrivalTime(now time.Time, oob []byte) time.Time {
 	}
 	return now
 }
-
-// hurry asks the kernel to run the calling thread as soon as its time has come, by every means that it may be allowed.
-// Each may fail, and what is left then still keeps the median in time; only the tail grows on a busy machine.
-func hurry() {
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-	if unix.SchedSetAttr(0, &fifo, 0) == nil {
-		return
-	}
-	// A thread that asks for short turns may interrupt others that had longer ones. Needs Linux 6.12, but no privilege.
-	short := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Runtime: 100_000}
-	_ = unix.SchedSetAttr(0, &short, 0)
-}

@@ -58,10 +58,10 @@ func appendTCP(dst []byte, s *Segment) ([]byte, *Error) {
 	if len(s.Payload) > room {
 		return nil, unencodable("TCP", "payload length", len(s.Payload), atMost, room)
 	}
+	var header [tcpMaxLen]byte
+	s.putHeader(header[:size], aligned)
 	at := len(dst)
-	dst = append(dst, make([]byte, size)...)
-	s.putHeader(dst[at:], aligned)
-	dst = append(dst, s.Payload...)
+	dst = append(append(dst, header[:size]...), s.Payload...)
 	t := dst[at:]
 	acc := sumPseudo(src, to, protoTCP, len(t))
 	binary.BigEndian.PutUint16(t[16:], ^fold(sum(acc, t)))
@@ -109,26 +109,23 @@ func badAddr(field string, a netip.Addr, want string) *Error {
 
 // appendIPHeader appends an IP header that lacks its lengths and its checksum.
 func appendIPHeader(dst []byte, from, to netip.Addr, proto, ttl, tos uint8) []byte {
-	at := len(dst)
 	if from.Is4() {
-		dst = append(dst, make([]byte, ipv4Len)...)
-		p := dst[at:]
+		var p [ipv4Len]byte
 		p[0], p[1] = 4<<4|ipv4Len/4, tos
 		p[6] = 0x40 // don't fragment
 		p[8], p[9] = ttl, proto
 		s, d := from.As4(), to.As4()
 		copy(p[12:], s[:])
 		copy(p[16:], d[:])
-		return dst
+		return append(dst, p[:]...)
 	}
-	dst = append(dst, make([]byte, ipv6Len)...)
-	p := dst[at:]
-	binary.BigEndian.PutUint16(p, 6<<12|uint16(tos)<<4)
+	var p [ipv6Len]byte
+	binary.BigEndian.PutUint16(p[:], 6<<12|uint16(tos)<<4)
 	p[6], p[7] = proto, ttl
 	s, d := from.As16(), to.As16()
 	copy(p[8:], s[:])
 	copy(p[24:], d[:])
-	return dst
+	return append(dst, p[:]...)
 }
 
 // finishIPHeader completes the header of the packet p.

@@ -20,7 +20,7 @@ const (
 
 const icmpLen = 8
 
-// minExtended is what RFC 4884, section 5.1, pads a quote to before an
+// minExtended is what RFC 4884, section 4, pads a quote to before an
 // extension structure may follow.
 const minExtended = 128
 

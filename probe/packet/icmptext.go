@@ -75,7 +75,7 @@ var (
 	icmpParameterText    = [...]string{"bad header field", "missing option", "bad length"}
 )
 
-// RFC 4443, section 3.1; RFC 6550, section 20.18; RFC 8883, section 3.
+// RFC 4443, section 3.1; RFC 6550 (code 7); RFC 8883 (code 8).
 var icmpv6UnreachableText = [...]string{
 	0: "no route",
 	1: "admin prohibited",
@@ -94,7 +94,7 @@ var (
 	icmpv6TimeExceededText = [...]string{"hop limit exceeded", "reassembly time exceeded"}
 )
 
-// RFC 4443, section 3.4; RFC 7112, section 5; RFC 8754, section 8.2; RFC 8883, section 2.
+// RFC 4443, section 3.4; RFC 7112 (code 3); RFC 8754 (code 4); RFC 8883 (codes 5 to 10).
 var icmpv6ParameterText = [...]string{
 	0:  "bad header field",
 	1:  "unknown next header",

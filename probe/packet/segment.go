@@ -58,7 +58,7 @@ type Segment struct {
 }
 
 // Len returns how many sequence numbers the segment takes, SEG.LEN in RFC 9293,
-// section 3.3.1: its payload, SYN and FIN. An answer acknowledges Seq + Len.
+// section 3.4: its payload, SYN and FIN. An answer acknowledges Seq + Len.
 func (s *Segment) Len() int {
 	n := len(s.Payload) + s.Missing
 	if s.Flags&SYN != 0 {

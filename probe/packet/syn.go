@@ -44,7 +44,7 @@ func linuxWindow(mss uint16) uint16 {
 
 // Template is a TCP header that is complete but for what differs between
 // transmissions to one target. It holds no pointers, and any number of
-// goroutines may use one at a time.
+// goroutines may use one at the same time.
 type Template struct {
 	sum    uint64 // of the pseudo-header and of buf
 	size   uint8

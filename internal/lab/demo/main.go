@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,11 +29,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, within)
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(interrupted, within)
 	err := demo(ctx, os.Stdout)
 	cancel()
+	if interrupted.Err() != nil {
+		fmt.Fprintln(os.Stderr, "demo: interrupted; nothing of it is left")
+		os.Exit(130)
+	}
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
@@ -46,7 +51,7 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() {
-		if e := n.close(err != nil); err == nil {
+		if e := n.close(err != nil && !errors.Is(ctx.Err(), context.Canceled)); err == nil {
 			err = e
 		}
 	}()

@@ -1,0 +1,177 @@
+//go:build linux
+
+package engine
+
+import (
+	"context"
+	"os/exec"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/synmesh/synmesh/internal/lab"
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/probe/packet"
+)
+
+const (
+	accuracyProbes = 1000
+	accuracyBound  = 10 * time.Microsecond // at the 99th percentile
+	accuracyRounds = 8                     // the machine may be shared; a system that is wrong is wrong each time
+)
+
+func TestReportedRoundTripsAreThoseOfAnIndependentCapture(t *testing.T) {
+	from, to := twoHosts(t)
+	listenOn(t, to, "tcp4", ":443")
+	target := spec(t, accuracyProbes, to.Addr4().String()+":443")
+	target.Interval = 2 * time.Millisecond
+	for _, stamping := range []Stamping{Quiet, Tap} {
+		for _, busy := range []bool{false, true} {
+			name := stamping.String() + " idle"
+			if busy {
+				name = stamping.String() + " with every core kept busy"
+			}
+			t.Run(name, func(t *testing.T) {
+				if busy {
+					keepBusy(t)
+				}
+				for round := 1; ; round++ {
+					p50, p99 := errorAgainstWire(t, from, stamping, target)
+					t.Logf("round %d: error against the wire: p50 %v, p99 %v", round, p50, p99)
+					if p99 <= accuracyBound {
+						return
+					}
+					if round == accuracyRounds {
+						t.Fatalf("p99 %v; at most %v is allowed", p99, accuracyBound)
+					}
+				}
+			})
+		}
+	}
+}
+
+// errorAgainstWire measures and returns quantiles of the difference from the capture.
+func errorAgainstWire(t *testing.T, from *lab.Node, stamping Stamping, s probe.Spec) (p50, p99 time.Duration) {
+	t.Helper()
+	var wire *wireCapture
+	var results []probe.Result
+	inside(t, from, func() {
+		wire = captureWire(t)
+		e := start(t, Config{Stamping: stamping})
+		results = do(t, e, s)
+	})
+	wire.drain(t)
+	var off []time.Duration
+	for i := range results {
+		r := &results[i]
+		if r.Outcome != probe.Open {
+			t.Fatalf("result %d: %v %s", i, r.Outcome, r.Err)
+		}
+		rtt, ok := wire.roundTrip(r.SynAck.Seq)
+		if !ok {
+			t.Fatalf("result %d: the capture has not seen its packets (%d SYNs, %d SYN-ACKs)", i, len(wire.syns), len(wire.answers))
+		}
+		off = append(off, (r.RTT - rtt).Abs())
+	}
+	if len(off) != accuracyProbes {
+		t.Fatalf("%d results, want %d", len(off), accuracyProbes)
+	}
+	slices.Sort(off)
+	return off[len(off)/2], off[len(off)*99/100]
+}
+
+// wireCapture is a packet socket of the test's own. Nobody waits on it, so
+// that it wakes nobody and delays nothing.
+type wireCapture struct {
+	fd      int
+	syns    map[uint32]int64      // stamp by sequence number
+	answers map[uint32]wireAnswer // by sequence number
+}
+
+// wireAnswer is a SYN-ACK as it came in.
+type wireAnswer struct {
+	stamp int64
+	isn   uint32 // of the SYN that it acknowledges
+	port  uint16
+}
+
+func captureWire(t *testing.T) *wireCapture {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) != nil { // not root on the host
+		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20))
+	}
+	must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL << 8}); err != nil {
+		t.Fatal(err)
+	}
+	return &wireCapture{fd: fd, syns: make(map[uint32]int64), answers: make(map[uint32]wireAnswer)}
+}
+
+func (w *wireCapture) drain(t *testing.T) {
+	t.Helper()
+	var p packet.Packet
+	buf, oob := make([]byte, 256), make([]byte, 256)
+	for {
+		n, oobn, _, from, err := unix.Recvmsg(w.fd, buf, oob, 0)
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(messages) != 1 {
+			t.Fatalf("control messages %v: %v", messages, err)
+		}
+		stamp := (*unix.Timespec)(unsafe.Pointer(&messages[0].Data[0])).Nano()
+		if p.Decode(buf[:n]) != nil || p.Kind != packet.KindTCP {
+			continue
+		}
+		outgoing := from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_OUTGOING
+		switch {
+		case outgoing && p.TCP.Flags == packet.SYN:
+			w.syns[p.TCP.Seq] = stamp
+		case !outgoing && p.TCP.Flags&^(packet.ECE|packet.CWR) == packet.SYN|packet.ACK:
+			w.answers[p.TCP.Seq] = wireAnswer{stamp, p.TCP.Ack - 1, p.TCP.Dst.Port()}
+		}
+	}
+}
+
+// roundTrip is the time between the SYN-ACK of that sequence number and its SYN.
+func (w *wireCapture) roundTrip(seq uint32) (time.Duration, bool) {
+	answer, ok := w.answers[seq]
+	if !ok {
+		return 0, false
+	}
+	syn, ok := w.syns[answer.isn]
+	return time.Duration(answer.stamp - syn), ok
+}
+
+// keepBusy runs twice as many busy loops as there are cores until the test ends.
+func keepBusy(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	var loops []*exec.Cmd
+	for range 2 * runtime.NumCPU() {
+		c := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		loops = append(loops, c)
+	}
+	t.Cleanup(func() {
+		cancel()
+		for _, c := range loops {
+			_ = c.Wait() // killed
+		}
+	})
+}

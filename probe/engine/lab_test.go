@@ -1,0 +1,110 @@
+//go:build linux
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/synmesh/synmesh/internal/lab"
+)
+
+func TestMain(m *testing.M) {
+	if err := lab.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// oneHost has a loopback and nothing else.
+func oneHost(t *testing.T) *lab.Node {
+	t.Helper()
+	l, err := lab.New()
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	n, err := l.Host("host")
+	must(t, err)
+	return n
+}
+
+// twoHosts are joined by a router.
+func twoHosts(t *testing.T) (from, to *lab.Node) {
+	t.Helper()
+	l, err := lab.New()
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	from, err = l.Host("from")
+	must(t, err)
+	to, err = l.Host("to")
+	must(t, err)
+	r, err := l.Router("router")
+	must(t, err)
+	_, err = l.Wire(from, r)
+	must(t, err)
+	_, err = l.Wire(r, to)
+	must(t, err)
+	must(t, l.Route())
+	return from, to
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inside runs fn in the node's network namespace; what fails in there fails the test.
+func inside(t *testing.T, n *lab.Node, fn func()) {
+	t.Helper()
+	ended := false
+	err := n.Do(func() error { fn(); ended = true; return nil })
+	if err != nil && !t.Failed() {
+		t.Fatal(err)
+	}
+	if !ended {
+		t.FailNow()
+	}
+}
+
+// listenOn accepts and closes on a node until the test ends.
+func listenOn(t *testing.T, n *lab.Node, network, address string) {
+	t.Helper()
+	var l net.Listener
+	must(t, n.Do(func() (err error) { l, err = net.Listen(network, address); return err }))
+	acceptAll(t, l)
+}
+
+// swallow has the node's own answers to another vanish.
+func swallow(t *testing.T, peer *lab.Node) {
+	t.Helper()
+	to := &net.IPNet{IP: peer.Addr4().AsSlice(), Mask: net.CIDRMask(32, 32)}
+	must(t, netlink.RouteDel(&netlink.Route{Dst: to}))
+	must(t, netlink.RouteAdd(&netlink.Route{Dst: to, Type: unix.RTN_BLACKHOLE}))
+}
+
+// defaultRoutes sends what has no route to the router, which has none either.
+func defaultRoutes(t *testing.T) {
+	t.Helper()
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteList(nil, family)
+		must(t, err)
+		at := slices.IndexFunc(routes, func(r netlink.Route) bool { return r.Gw != nil })
+		if at < 0 {
+			t.Fatal("no route has a gateway")
+		}
+		err = netlink.RouteAdd(&netlink.Route{Gw: routes[at].Gw, LinkIndex: routes[at].LinkIndex})
+		if !errors.Is(err, unix.EEXIST) {
+			must(t, err)
+		}
+	}
+}
