@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -15,20 +16,49 @@ const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
 // seconds is a duration as programs read it: a decimal number of seconds.
 type seconds time.Duration
 
+// MarshalJSON writes every nanosecond and no rounding: 64-bit floating point
+// would show 1.000000001 s as it is, but 3.2 s and 1 ns as 3.2000000010000003.
 func (s seconds) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', -1, 64), nil
+	var b []byte
+	n := uint64(s)
+	if s < 0 {
+		b, n = append(b, '-'), -n
+	}
+	b = strconv.AppendUint(b, n/1e9, 10)
+	if n %= 1e9; n > 0 {
+		b = append(b, '.')
+		for unit := uint64(1e8); n > 0; unit /= 10 {
+			b = append(b, byte('0'+n/unit))
+			n %= unit
+		}
+	}
+	return b, nil
 }
 
 func (s *seconds) UnmarshalJSON(b []byte) error {
-	f, err := strconv.ParseFloat(string(b), 64)
+	if n, ok := exactly(string(b)); ok {
+		*s = n
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(b), 64) // with an exponent, or finer than we write
 	if err != nil {
 		return fmt.Errorf("%q is not a number of seconds", b)
 	}
-	if math.Abs(f) > math.MaxInt64/1e9 {
+	if f = math.Round(f * 1e9); math.Abs(f) >= 1<<63 {
 		return fmt.Errorf("%q seconds do not fit a duration", b)
 	}
-	*s = seconds(math.Round(f * 1e9))
+	*s = seconds(f)
 	return nil
+}
+
+// exactly reads a number that MarshalJSON may have written.
+func exactly(text string) (seconds, bool) {
+	whole, part, _ := strings.Cut(text, ".")
+	if len(part) > 9 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(whole+part+"000000000"[len(part):], 10, 64)
+	return seconds(n), err == nil
 }
 
 // resultJSON is the published shape of a result. Programs read it: fields are

@@ -106,8 +106,9 @@ func (g *Gossip) Run(ctx context.Context) error {
 	close(g.bound)
 	g.config.Logger.Info("gossip: listening", "address", g.addr)
 	g.rejoin(ctx, list)
-	lines.close()                                      // what fails from now on fails because we end
-	if err := list.Leave(g.config.leave); err != nil { // it comes to that if all leave together
+	// What fails from now on fails because we end, or because all leave together.
+	lines.close()
+	if err := list.Leave(g.config.leave); err != nil {
 		g.config.Logger.Debug("gossip: not enough of the others were told that we leave", "err", err)
 	}
 	if err := list.Shutdown(); err != nil {
