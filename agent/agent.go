@@ -86,6 +86,9 @@ func New(cfg Config) (*Agent, error) {
 	cfg.Engine.Logger = cfg.Logger
 	a := &Agent{cfg: cfg, spool: spool.New(rand.Uint64())}
 	if err := a.open(known); err != nil {
+		if a.responder != nil {
+			err = errors.Join(err, a.responder.Close())
+		}
 		return nil, err
 	}
 	a.tasks = tasks.New(a.engine, a.spool, cfg.Logger)

@@ -16,6 +16,10 @@ import (
 // anew: agents come and go in crowds.
 const settle = 200 * time.Millisecond
 
+// refresh is how often it is planned anew without a change: agents are
+// forgotten without a word.
+const refresh = time.Minute
+
 // timetables keeps every agent's timetable what the plan says.
 type timetables struct {
 	fleet        *fleet.Fleet
@@ -34,11 +38,14 @@ func (t *timetables) run(ctx context.Context) error {
 	t.sent = make(map[string]sentTable)
 	// Versions go on rising over restarts of the controller.
 	t.version = uint64(time.Now().UnixNano())
+	tick := time.NewTicker(refresh)
+	defer tick.Stop()
 	for {
 		changed := t.fleet.Changed()
 		t.tell()
 		select {
 		case <-changed:
+		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -16,8 +17,8 @@ const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
 // seconds is a duration as programs read it: a decimal number of seconds.
 type seconds time.Duration
 
-// MarshalJSON writes every nanosecond and no rounding: 64-bit floating point
-// would show 1.000000001 s as it is, but 3.2 s and 1 ns as 3.2000000010000003.
+// MarshalJSON writes the nanoseconds as they are: by way of floating point,
+// 2.925890498 s would come out as 2.9258904980000002.
 func (s seconds) MarshalJSON() ([]byte, error) {
 	var b []byte
 	n := uint64(s)
@@ -101,8 +102,12 @@ type icmpJSON struct {
 // MarshalJSON writes the result as one object in the published shape: the
 // instant in RFC 3339 with nanoseconds, durations in seconds.
 func (r Result) MarshalJSON() ([]byte, error) {
+	at := r.Time.UTC()
+	if y := at.Year(); y < 0 || y > 9999 {
+		return nil, fmt.Errorf("RFC 3339 has no year %d", y)
+	}
 	j := resultJSON{
-		Time: r.Time.UTC().Format(timeLayout), Agent: r.Agent, Source: r.Source, Target: r.Target,
+		Time: at.Format(timeLayout), Agent: r.Agent, Source: r.Source, Target: r.Target,
 		LocalPort: r.LocalPort, Outcome: r.Outcome, Attempts: r.Attempts, Stamp: r.Stamp,
 		Lateness: seconds(r.Lateness), HostDelay: seconds(r.HostDelay), Drops: r.Drops, Err: r.Err,
 	}
@@ -126,15 +131,25 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. Fields it does not know are passed over.
+// UnmarshalJSON reads what MarshalJSON wrote. Fields it does not know are
+// passed over; a result without an outcome, a stamp or the round trip that
+// belongs to its outcome is none.
 func (r *Result) UnmarshalJSON(b []byte) error {
 	var j resultJSON
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
 	at, err := time.Parse(time.RFC3339Nano, j.Time)
-	if err != nil {
+	if at = at.UTC(); err != nil || at.Year() < 0 || at.Year() > 9999 {
 		return fmt.Errorf("time %q is not RFC 3339", j.Time)
+	}
+	switch {
+	case j.Outcome == 0:
+		return errors.New("outcome is missing")
+	case j.Stamp == 0:
+		return errors.New("stamp is missing")
+	case j.Outcome.Answered() != (j.RTT != nil):
+		return fmt.Errorf("outcome %s does not fit: open and closed have rtt_seconds, the others do not", j.Outcome)
 	}
 	*r = Result{
 		Time: at, Agent: j.Agent, Source: j.Source, Target: j.Target, LocalPort: j.LocalPort,
@@ -153,6 +168,9 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 		r.SynAck = &SynAck{Seq: s.Seq, Window: s.Window, MSS: s.MSS, WindowScale: -1,
 			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, TTL: s.TTL}
 		if s.WindowScale != nil {
+			if *s.WindowScale < 0 {
+				return fmt.Errorf("syn_ack.window_scale %d is no shift count", *s.WindowScale)
+			}
 			r.SynAck.WindowScale = *s.WindowScale
 		}
 	}

@@ -61,11 +61,12 @@ func (s *Summary) Answered() int { return len(s.rtts) }
 // answer (RFC 2680), leaving out those that failed on our side. It is NaN if none is left.
 func (s *Summary) Loss() float64 {
 	valid := s.Sent() - s.counts[Error]
-	return 1 - float64(len(s.rtts))/float64(valid)
+	return float64(valid-len(s.rtts)) / float64(valid) // 1 of 100 is 0.01, and not above it
 }
 
 // Jitter returns the mean absolute difference between the round trips of
-// neighbouring probes of one flow (RFC 3393), or 0 if there are no two.
+// neighbouring probes of one flow (RFC 3393), or 0 if there are no two. Probes
+// without an answer are left out: a timeout is known only after its neighbours.
 func (s *Summary) Jitter() time.Duration {
 	if s.pairs == 0 {
 		return 0
@@ -84,6 +85,6 @@ func (s *Summary) Quantile(q float64) time.Duration {
 		slices.Sort(s.rtts)
 		s.ordered = true
 	}
-	rank := int(math.Ceil(q * float64(len(s.rtts))))
+	rank := int(math.Ceil(q * float64(len(s.rtts)) * (1 - 0x1p-51))) // 0.07 * 100 is a little above 7
 	return s.rtts[min(max(rank, 1), len(s.rtts))-1]
 }

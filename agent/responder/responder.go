@@ -26,6 +26,9 @@ func Listen(address string) (*Responder, error) {
 // Port returns the port that it listens on.
 func (r *Responder) Port() uint16 { return uint16(r.listener.Addr().(*net.TCPAddr).Port) }
 
+// Close gives the port back of a Responder that does not run.
+func (r *Responder) Close() error { return r.listener.Close() }
+
 // Run accepts and closes until ctx ends, and then returns nil.
 func (r *Responder) Run(ctx context.Context) error {
 	unhook := context.AfterFunc(ctx, func() { r.listener.Close() })

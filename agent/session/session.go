@@ -124,14 +124,20 @@ type stream = grpc.BidiStreamingClient[synmeshv1.SessionRequest, synmeshv1.Sessi
 
 // greet says hello and waits for the welcome, but not for ever.
 func (c *Config) greet(s stream, cancel context.CancelFunc) error {
-	timer := time.AfterFunc(helloWithin, cancel)
+	late := make(chan struct{})
+	timer := time.AfterFunc(helloWithin, func() { close(late); cancel() })
 	defer timer.Stop()
 	if err := s.Send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Hello{Hello: c.Hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	m, err := s.Recv() // has the reason if Send had io.EOF
 	if err != nil {
-		return err
+		select {
+		case <-late:
+			return fmt.Errorf("it did not answer the hello within %v", helloWithin)
+		default:
+			return err
+		}
 	}
 	w := m.GetWelcome()
 	if w == nil {

@@ -1,12 +1,14 @@
 // Package spool keeps an agent's results, as numbered reports, until the
 // controller has acknowledged them. It is bounded: when it is full it drops
-// the oldest report and counts what was in it.
+// the oldest report that is not under way, and counts what was in it. So every
+// result that was produced is acknowledged, held or dropped, and only one of these.
 //
 // This spool is in memory, and an agent that dies loses what was not acknowledged.
 package spool
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +24,7 @@ const RunPrefix = "runs/"
 
 const (
 	maxResults = 500_000                // held at once
-	maxReport  = 5_000                  // results in one report, well below a message's bound
+	maxReport  = 960 << 10              // bytes of one report; the controller takes messages of 1 MiB
 	hurry      = 5 * time.Millisecond   // for which results of runs are gathered
 	leisure    = 500 * time.Millisecond // for which others are
 )
@@ -33,10 +35,11 @@ type Spool struct {
 
 	mu       sync.Mutex
 	open     convert.Blocks // results that are in no report yet
+	weight   int            // the bytes that they and the ends will be, at most
 	ends     []*synmeshv1.RunEnd
 	due      time.Time // when the open results are to be reported; zero if there are none
 	reports  []entry   // not acknowledged, in order
-	unsent   int       // index into reports
+	unsent   int       // index into reports; those before it are under way
 	sequence uint64    // of the last report
 	held     int       // results in open and reports
 	dropped  uint64
@@ -64,23 +67,25 @@ func (s *Spool) Epoch() uint64 { return s.epoch }
 func (s *Spool) Add(r *probe.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.makeRoom()
+	if !s.makeRoom() {
+		s.dropped++
+		return
+	}
 	wait := leisure
 	if strings.HasPrefix(r.Source, RunPrefix) {
 		wait = hurry
 	}
+	s.load(resultWeight + len(r.Source) + len(r.Target) + len(r.Err))
 	s.open.Add(r)
 	s.held++
 	s.hasten(wait)
-	if s.open.Len() >= maxReport {
-		s.seal()
-	}
 }
 
 // EndRun takes in that a run is over. It is reported after the run's results.
 func (s *Spool) EndRun(end *synmeshv1.RunEnd) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.load(endWeight + len(end.GetRun()) + len(end.GetError()))
 	s.ends = append(s.ends, end)
 	s.hasten(0)
 }
@@ -151,6 +156,21 @@ func (s *Spool) Counts() (held int, dropped uint64) {
 
 // The rest is called with the lock held.
 
+// What a result and a run's end take in a report, at most, beside their
+// strings: a result may have a block of its own, and every column's widest value.
+const (
+	resultWeight = 200
+	endWeight    = 32
+)
+
+// load makes sure that so many bytes more have room in the report that is open.
+func (s *Spool) load(bytes int) {
+	if s.weight+bytes > maxReport {
+		s.seal()
+	}
+	s.weight += bytes
+}
+
 // seal makes a report of what is open.
 func (s *Spool) seal() {
 	s.sequence++
@@ -158,7 +178,7 @@ func (s *Spool) seal() {
 		results: s.open.Len(),
 		report:  &synmeshv1.Report{Epoch: s.epoch, Sequence: s.sequence, Blocks: s.open.Take(), RunEnds: s.ends},
 	})
-	s.ends, s.due = nil, time.Time{}
+	s.ends, s.weight, s.due = nil, 0, time.Time{}
 	s.notify()
 }
 
@@ -184,22 +204,27 @@ func (s *Spool) forget(upTo uint64) {
 	s.remove(n)
 }
 
-// makeRoom drops the oldest report if the spool is full. Ends of runs are not
-// dropped: somebody waits for each.
-func (s *Spool) makeRoom() {
-	if s.held < maxResults {
-		return
+// makeRoom drops what is oldest if the spool is full, and tells whether there
+// is room now. What is under way stays: the controller may have stored it.
+// Ends of runs are not dropped: somebody waits for each.
+func (s *Spool) makeRoom() bool {
+	for s.held >= maxResults {
+		lost := s.open.Len()
+		switch {
+		case s.unsent < len(s.reports):
+			oldest := s.reports[s.unsent]
+			lost = oldest.results
+			s.ends = append(oldest.report.GetRunEnds(), s.ends...)
+			s.reports = slices.Delete(s.reports, s.unsent, s.unsent+1)
+		case lost > 0:
+			s.open.Take()
+		default:
+			return false
+		}
+		s.held -= lost
+		s.dropped += uint64(lost)
 	}
-	if len(s.reports) == 0 {
-		s.seal()
-	}
-	oldest := s.reports[0]
-	s.dropped += uint64(oldest.results)
-	s.held -= oldest.results
-	if s.unsent == 0 { // it has not been sent
-		s.ends = append(oldest.report.GetRunEnds(), s.ends...)
-	}
-	s.remove(1)
+	return true
 }
 
 func (s *Spool) remove(n int) {

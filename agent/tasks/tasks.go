@@ -204,7 +204,7 @@ func (t *Tasks) Disconnected() {
 	for _, r := range t.runs {
 		r.cancel()
 	}
-	if t.lapse == nil && len(t.entries) > 0 {
+	if t.lapse == nil && len(t.entries) > 0 && t.ctx.Err() == nil {
 		t.lapse = time.AfterFunc(t.expiry, t.stopEntries)
 	}
 }

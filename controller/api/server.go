@@ -72,6 +72,7 @@ func New(c Config) (*Server, error) {
 		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), validate.UnaryServerInterceptor(v)),
 		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), validate.StreamServerInterceptor(v)),
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.WaitForHandlers(true), // also where Stop cuts them off
 		// Without this, gRPC hangs up on clients that ping more often than every 5 minutes.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),

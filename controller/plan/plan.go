@@ -48,7 +48,10 @@ func Parse(m *synmeshv1.Measurement) (Measurement, error) {
 	}
 	p.spec = probe.Spec{
 		Interval: orElse(m.GetInterval(), probe.DefaultInterval), Timeout: orElse(m.GetTimeout(), probe.DefaultTimeout),
-		Flows: max(1, int(m.GetFlows())), Family: convert.ToFamily(m.GetFamily()),
+		Flows: int(m.GetFlows()), Family: convert.ToFamily(m.GetFamily()),
+	}
+	if p.spec.Flows == 0 {
+		p.spec.Flows = 1
 	}
 	for _, text := range m.GetTargets().GetTargets() {
 		ts, err := probe.ParseTargets(text)

@@ -9,7 +9,8 @@ import (
 
 // Outbound returns the address that this host uses towards the first of the
 // others, given as host:port, that it has a route to; with no others, towards
-// the world. Others will reach it there, unless there is a translator in between. It sends nothing.
+// the world. Others will reach it there, unless there is a
+// translator in between. It may ask the DNS, and sends nothing else.
 func Outbound(others []string) (netip.Addr, error) {
 	if len(others) == 0 {
 		// TEST-NET-1 and the documentation prefix: nobody has these.

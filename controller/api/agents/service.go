@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -37,8 +38,11 @@ type Config struct {
 type Service struct {
 	synmeshv1.UnimplementedAgentServiceServer
 	Config
-	receivers sync.WaitGroup
+	streams sync.WaitGroup // goroutines that receive from a stream or send on it
 }
+
+// helloWithin is how long a stream may go without a hello.
+const helloWithin = 10 * time.Second
 
 // Register adds the service to a server.
 func Register(r grpc.ServiceRegistrar, c Config) *Service {
@@ -48,18 +52,14 @@ func Register(r grpc.ServiceRegistrar, c Config) *Service {
 }
 
 // Wait returns when nothing of any session goes on.
-func (s *Service) Wait() { s.receivers.Wait() }
+func (s *Service) Wait() { s.streams.Wait() }
 
 type stream = grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.SessionResponse]
 
 // Session implements synmeshv1.AgentServiceServer.
 func (s *Service) Session(st stream) error {
-	m, err := st.Recv()
+	hello, err := s.hello(st)
 	if err != nil {
-		return err
-	}
-	hello := m.GetHello()
-	if err := check(hello); err != nil {
 		return err
 	}
 	sequence, err := s.History.Sequence(hello.GetName(), hello.GetEpoch())
@@ -79,22 +79,42 @@ func (s *Service) Session(st stream) error {
 		log.Info("agent disconnected", "session", session.ID)
 	}()
 
-	received := make(chan error, 1)
-	s.receivers.Go(func() { received <- s.receive(st, hello, session) }) // ends with the stream
-	for {
-		select {
-		case m := <-session.Queue():
-			if err := st.Send(m); err != nil {
-				return err
-			}
-		case err := <-received:
-			if err != nil {
-				log.Warn("session failed", "reason", err)
-			}
-			return err
-		case <-session.Done():
-			return fault.Unavailable("%s", session.Why())
+	// Both end with the stream, and that with this method: an agent that does
+	// not read holds up nobody who waits for the end of its session.
+	ended := make(chan error, 2)
+	s.streams.Go(func() { ended <- s.receive(st, hello, session) })
+	s.streams.Go(func() { ended <- send(st, session) })
+	select {
+	case err := <-ended:
+		if err != nil {
+			log.Warn("session failed", "reason", err)
 		}
+		return err
+	case <-session.Done():
+		log.Warn("session ended", "reason", session.Why())
+		return fault.Unavailable("%s", session.Why())
+	}
+}
+
+// hello waits for the agent to introduce itself, but not for ever.
+func (s *Service) hello(st stream) (*synmeshv1.Hello, error) {
+	var first *synmeshv1.SessionRequest
+	received := make(chan error, 1)
+	s.streams.Go(func() {
+		m, err := st.Recv()
+		first = m
+		received <- err
+	})
+	late := time.NewTimer(helloWithin)
+	defer late.Stop()
+	select {
+	case err := <-received:
+		if err != nil {
+			return nil, err
+		}
+		return first.GetHello(), check(first.GetHello())
+	case <-late.C:
+		return nil, fault.Invalid("no hello came within %v; it is the first message of a session", helloWithin)
 	}
 }
 
@@ -110,6 +130,20 @@ func check(h *synmeshv1.Hello) error {
 		return fault.Invalid("hello: responder %q is not address:port", h.GetResponder())
 	}
 	return nil
+}
+
+// send passes on what the session is told, until the stream ends.
+func send(st stream, session *fleet.Session) error {
+	for {
+		select {
+		case m := <-session.Queue():
+			if err := st.Send(m); err != nil {
+				return ignoreEnd(st.Context(), err)
+			}
+		case <-st.Context().Done():
+			return nil
+		}
+	}
 }
 
 // receive takes in what the agent sends, until the stream ends.

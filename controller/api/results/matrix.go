@@ -17,6 +17,10 @@ import (
 // pair is the place of a cell.
 type pair struct{ row, column string }
 
+// maxSummed is how many results a matrix sums up: each takes 8 bytes, and the
+// window is the client's choice.
+const maxSummed = 10_000_000
+
 // Matrix implements synmeshv1.ResultServiceServer. Agents are grouped by the
 // labels that they have now.
 func (s *service) Matrix(ctx context.Context, req *synmeshv1.MatrixRequest) (*synmeshv1.MatrixResponse, error) {
@@ -34,7 +38,7 @@ func (s *service) Matrix(ctx context.Context, req *synmeshv1.MatrixRequest) (*sy
 		return nil, fault.Precondition("no agent has the label %q; see probectl get agents", req.GetGroupBy())
 	}
 	now := time.Now()
-	cells := make(map[pair]*probe.Summary)
+	cells, summed := make(map[pair]*probe.Summary), 0
 	filter := &synmeshv1.ListResultsRequest{Source: req.GetSource()}
 	for entry, err := range s.history.Scan(ctx, now.Add(-window), now, nil) {
 		if err != nil {
@@ -48,6 +52,9 @@ func (s *service) Matrix(ctx context.Context, req *synmeshv1.MatrixRequest) (*sy
 			column, ok := groupOf[r.Target]
 			if !ok {
 				continue
+			}
+			if summed++; summed > maxSummed {
+				return nil, fault.Exhausted("there are more than %d results in %v; ask for a shorter window", maxSummed, window)
 			}
 			at := pair{row, column}
 			if cells[at] == nil {

@@ -5,11 +5,11 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"strconv"
-	"strings"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/synmesh/synmesh/controller/api/fault"
 	"github.com/synmesh/synmesh/controller/fleet"
@@ -26,6 +26,7 @@ type History interface {
 
 const (
 	usualPage   = 1000
+	maxPage     = 960 << 10       // bytes; messages have 1 MiB at most
 	usualLook   = time.Hour       // of ListResults
 	usualWindow = 5 * time.Minute // of Matrix
 )
@@ -41,72 +42,85 @@ func Register(r grpc.ServiceRegistrar, h History, f *fleet.Fleet) {
 	synmeshv1.RegisterResultServiceServer(r, &service{history: h, fleet: f})
 }
 
-// place is where a page begins: after an entry, behind so many of the results
-// of the next that match, looking no further than a time.
-type place struct {
-	after history.Cursor
-	skip  int
-	end   int64 // nanoseconds since 1970
-}
+// place is where a page begins: with the first entry stored at from or later,
+// behind so many of its results that match if it was stored just then, looking
+// no further than end. Both times are nanoseconds since 1970, and go from page
+// to page: those of the first may have been a moment ago.
+type place struct{ from, skip, end int64 }
 
-func (p place) token() string { return fmt.Sprintf("%s.%d.%d", p.after, p.skip, p.end) }
+const tokenForm = "%d.%d.%d"
+
+func (p place) token() string { return fmt.Sprintf(tokenForm, p.from, p.skip, p.end) }
 
 func parseToken(token string) (p place, err error) {
-	after, rest, _ := strings.Cut(token, ".")
-	skip, end, _ := strings.Cut(rest, ".")
-	p.after, err = history.ParseCursor(after)
-	if err == nil {
-		p.skip, err = strconv.Atoi(skip)
-	}
-	if err == nil {
-		p.end, err = strconv.ParseInt(end, 10, 64)
-	}
-	if err != nil || p.skip < 0 {
+	_, err = fmt.Sscanf(token, tokenForm, &p.from, &p.skip, &p.end)
+	if err != nil || p.token() != token || p.from < 0 || p.skip < 0 || p.end < p.from {
 		return p, fault.Invalid("page token %q is none of ours; use next_page_token as it came", token)
 	}
 	return p, nil
 }
 
-// ListResults implements synmeshv1.ResultServiceServer.
-func (s *service) ListResults(ctx context.Context, req *synmeshv1.ListResultsRequest) (*synmeshv1.ListResultsResponse, error) {
-	now := time.Now()
-	from := now.Add(-usualLook)
+// firstPage returns the place where a request without a token begins.
+func firstPage(req *synmeshv1.ListResultsRequest, now time.Time) (place, error) {
+	from, end := now.Add(-usualLook), now
 	if req.GetStartTime() != nil {
 		from = req.GetStartTime().AsTime()
 	}
-	p := place{end: now.UnixNano()}
 	if req.GetEndTime() != nil {
-		p.end = req.GetEndTime().AsTime().UnixNano()
+		end = req.GetEndTime().AsTime()
 	}
+	if end.Before(from) {
+		return place{}, fault.Invalid("start_time %s is after end_time %s", from.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))
+	}
+	return place{from: nanoseconds(from), end: nanoseconds(end)}, nil
+}
+
+// nanoseconds returns the nearest time that can be counted: nothing was stored
+// before 1970 nor after 2262.
+func nanoseconds(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, 0)):
+		return 0
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
+// ListResults implements synmeshv1.ResultServiceServer.
+func (s *service) ListResults(ctx context.Context, req *synmeshv1.ListResultsRequest) (*synmeshv1.ListResultsResponse, error) {
+	p, err := firstPage(req, time.Now())
 	if req.GetPageToken() != "" {
-		var err error
-		if p, err = parseToken(req.GetPageToken()); err != nil {
-			return nil, err
-		}
+		p, err = parseToken(req.GetPageToken())
 	}
-	size := int(req.GetPageSize())
-	if size == 0 {
-		size = usualPage
+	if err != nil {
+		return nil, err
 	}
-	resp := &synmeshv1.ListResultsResponse{}
-	for entry, err := range s.history.Scan(ctx, from, time.Unix(0, p.end), p.after) {
+	room := int(req.GetPageSize())
+	if room == 0 {
+		room = usualPage
+	}
+	resp, bytes := &synmeshv1.ListResultsResponse{}, 0
+	for entry, err := range s.history.Scan(ctx, time.Unix(0, p.from), time.Unix(0, p.end), nil) {
 		if err != nil {
 			return nil, fault.Unavailable("%w", err)
 		}
-		skip := p.skip
+		at := place{from: entry.Stored.UnixNano(), end: p.end}
 		for r := range rows(&entry, req) {
-			if skip > 0 {
-				skip--
+			if at.from == p.from && at.skip < p.skip {
+				at.skip++
 				continue
 			}
-			if len(resp.Results) == size {
-				resp.NextPageToken = p.token()
+			m := convert.FromResult(r)
+			bytes += proto.Size(m) + 4 // and the field's number and length
+			if room == 0 || (bytes > maxPage && len(resp.Results) > 0) {
+				resp.NextPageToken = at.token()
 				return resp, nil
 			}
-			resp.Results = append(resp.Results, convert.FromResult(r))
-			p.skip++
+			resp.Results = append(resp.Results, m)
+			at.skip++
+			room--
 		}
-		p.after, p.skip = entry.Cursor, 0
 	}
 	return resp, nil
 }

@@ -5,7 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -64,18 +67,26 @@ func (s *service) Run(req *synmeshv1.RunRequest, st grpc.ServerStreamingServer[s
 
 // spec finds the targets that are names of agents, and checks the whole.
 func (s *service) spec(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
-	for i, t := range m.GetTargets() {
+	var agents map[string]fleet.Agent
+	for _, t := range m.GetTargets() {
 		if t.GetAddress() != "" {
 			continue
 		}
-		if _, err := probe.ParseTargets(t.GetName()); !errors.Is(err, probe.ErrNoPort) {
+		_, err := probe.ParseTargets(t.GetName())
+		if !errors.Is(err, probe.ErrNoPort) {
 			continue // it says itself where it is, or what is wrong with it
 		}
-		at := slices.IndexFunc(s.Fleet.Agents(selector.Selector{}), func(a fleet.Agent) bool { return a.Name == t.GetName() })
-		if at < 0 {
-			return probe.Spec{}, fault.Invalid("target %q has no port and is no agent of this fleet; write %s:443, or see probectl get agents", t.GetName(), t.GetName())
+		if agents == nil {
+			agents = s.agents()
 		}
-		m.Targets[i].Address = s.Fleet.Agents(selector.Selector{})[at].Responder
+		a, ok := agents[t.GetName()]
+		switch {
+		case !ok:
+			return probe.Spec{}, fault.Invalid("%w; nor is it an agent of this fleet: see probectl get agents", err)
+		case a.Responder == "":
+			return probe.Spec{}, fault.Precondition("agent %q has no responder and cannot be probed; start it with one, or write a host and port", a.Name)
+		}
+		t.Address = a.Responder
 	}
 	spec, err := convert.ToSpec(m)
 	if err == nil {
@@ -85,6 +96,15 @@ func (s *service) spec(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
 		return spec, fault.Invalid("%w", err)
 	}
 	return spec, nil
+}
+
+// agents returns all agents, by name.
+func (s *service) agents() map[string]fleet.Agent {
+	known := make(map[string]fleet.Agent)
+	for _, a := range s.Fleet.Agents(selector.Selector{}) {
+		known[a.Name] = a
+	}
+	return known
 }
 
 // sources returns the connected agents that match.
@@ -149,7 +169,7 @@ func (r *run) do(agents []fleet.Agent) error {
 func (r *run) follow(sub *feed.Subscription) error {
 	var late <-chan time.Time
 	if r.spec.Count > 0 {
-		t := time.NewTimer(time.Duration(r.spec.Count)*r.spec.Interval + r.spec.Timeout + grace)
+		t := time.NewTimer(r.within())
 		defer t.Stop()
 		late = t.C
 	}
@@ -162,12 +182,21 @@ func (r *run) follow(sub *feed.Subscription) error {
 		case <-sub.Overflow():
 			return fault.Exhausted("results come faster than they are read; those of %s can be listed with probectl get results --source %s", r.name, r.name)
 		case <-late:
-			return r.endAll("it did not finish in time")
+			return r.endAll(fmt.Sprintf("it did not finish within %v", r.within()))
 		case <-r.stream.Context().Done():
 			return context.Cause(r.stream.Context())
 		}
 	}
 	return nil
+}
+
+// within is how long a run that ends by itself may take.
+func (r *run) within() time.Duration {
+	count, interval := time.Duration(r.spec.Count), r.spec.Interval
+	if count > (math.MaxInt64-grace-r.spec.Timeout)/interval {
+		return math.MaxInt64
+	}
+	return count*interval + r.spec.Timeout + grace
 }
 
 func (r *run) event(e feed.Event) error {
@@ -232,8 +261,8 @@ func (r *run) end(agent string, missing uint64, reason string) error {
 }
 
 func (r *run) endAll(reason string) error {
-	for agent, p := range r.waiting {
-		p.session.Send(r.cancellation())
+	for _, agent := range slices.Sorted(maps.Keys(r.waiting)) {
+		r.waiting[agent].session.Send(r.cancellation())
 		if err := r.end(agent, 0, reason); err != nil {
 			return err
 		}
