@@ -74,11 +74,14 @@ type resultJSON struct {
 	Outcome   Outcome     `json:"outcome"`
 	RTT       *seconds    `json:"rtt_seconds,omitempty"`
 	Attempts  int         `json:"attempts"`
+	Retry     *retryJSON  `json:"retry,omitempty"`
 	Stamp     Stamp       `json:"stamp"`
 	Lateness  seconds     `json:"lateness_seconds"`
 	HostDelay seconds     `json:"host_delay_seconds"`
 	Drops     int         `json:"drops,omitempty"`
+	SYN       *synJSON    `json:"syn,omitempty"`
 	SynAck    *synAckJSON `json:"syn_ack,omitempty"`
+	Close     *closeJSON  `json:"close,omitempty"`
 	ICMP      *icmpJSON   `json:"icmp,omitempty"`
 	Err       string      `json:"error,omitempty"`
 }
@@ -90,7 +93,24 @@ type synAckJSON struct {
 	WindowScale   *int8  `json:"window_scale,omitempty"`
 	SACKPermitted bool   `json:"sack_permitted"`
 	Timestamps    bool   `json:"timestamps"`
+	ECN           bool   `json:"ecn,omitempty"`
 	TTL           uint8  `json:"ttl"`
+}
+
+type synJSON struct {
+	Seq uint32 `json:"seq"`
+}
+
+type retryJSON struct {
+	Answered int     `json:"answered"`
+	Lost     Lost    `json:"lost"`
+	Waited   seconds `json:"waited_seconds"`
+}
+
+type closeJSON struct {
+	Ending Ending  `json:"ending"`
+	Ack    seconds `json:"ack_seconds,omitempty"`
+	Fin    seconds `json:"fin_seconds,omitempty"`
 }
 
 type icmpJSON struct {
@@ -120,10 +140,19 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	}
 	if s := r.SynAck; s != nil {
 		j.SynAck = &synAckJSON{Seq: s.Seq, Window: s.Window, MSS: s.MSS,
-			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, TTL: s.TTL}
+			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, ECN: s.ECN, TTL: s.TTL}
 		if s.WindowScale >= 0 {
 			j.SynAck.WindowScale = &s.WindowScale
 		}
+	}
+	if r.SYN != 0 {
+		j.SYN = &synJSON{r.SYN}
+	}
+	if t := r.Retry; t != nil {
+		j.Retry = &retryJSON{t.Answered, t.Lost, seconds(t.Waited)}
+	}
+	if c := r.Close; c != nil {
+		j.Close = &closeJSON{c.Ending, seconds(c.Ack), seconds(c.Fin)}
 	}
 	if i := r.ICMP; i != nil {
 		j.ICMP = (*icmpJSON)(i)
@@ -166,7 +195,7 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 	}
 	if s := j.SynAck; s != nil {
 		r.SynAck = &SynAck{Seq: s.Seq, Window: s.Window, MSS: s.MSS, WindowScale: -1,
-			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, TTL: s.TTL}
+			SACKPermitted: s.SACKPermitted, Timestamps: s.Timestamps, ECN: s.ECN, TTL: s.TTL}
 		if s.WindowScale != nil {
 			if *s.WindowScale < 0 {
 				return fmt.Errorf("syn_ack.window_scale %d is no shift count", *s.WindowScale)

@@ -25,7 +25,9 @@ type Result struct {
 	RTT time.Duration
 	// Attempts is the number of SYNs sent, at least 1 unless the probe failed before.
 	Attempts int
-	Stamp    Stamp
+	// Retry tells more of a probe that took several SYNs; nil if it took one.
+	Retry *Retry
+	Stamp Stamp
 	// Lateness is how long after its appointed time the SYN was handed to the kernel.
 	Lateness time.Duration
 	// HostDelay is what a measurement in user space would have added: the time
@@ -34,7 +36,9 @@ type Result struct {
 	// Drops counts packets that the capture lost while this probe was in
 	// flight; a Timeout with drops may be an answer that we did not see.
 	Drops  int
+	SYN    uint32  // our initial sequence number
 	SynAck *SynAck // Open only
+	Close  *Close  // Open in mode Full only
 	ICMP   *ICMP   // Unreachable only
 	Err    string  // Error only
 }
@@ -48,7 +52,77 @@ type SynAck struct {
 	WindowScale   int8
 	SACKPermitted bool
 	Timestamps    bool
+	ECN           bool  // the target agreed to it (RFC 3168 section 6.1.1)
 	TTL           uint8 // or the hop limit, as it arrived
+}
+
+// Lost says what of a handshake was lost on the way, as far as the evidence tells.
+type Lost uint8
+
+// What may have been lost.
+const (
+	LostUnknown Lost = iota // the answer does not tell which SYN it answers
+	LostSYN                 // the target never saw the SYNs before the one it answered
+	LostSYNACK              // the target saw an earlier SYN than the last, and its answer to that was lost or late
+)
+
+var lostWords = words[Lost]{"loss", []string{"unknown", "syn", "syn_ack"}}
+
+// String returns the word for it, as it stands in JSON and tables.
+func (l Lost) String() string { return lostWords.name(l) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (l Lost) MarshalText() ([]byte, error) { return []byte(lostWords.name(l)), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Lost) UnmarshalText(b []byte) error {
+	if string(b) == lostWords.names[0] {
+		*l = LostUnknown
+		return nil
+	}
+	v, err := lostWords.parse(b)
+	*l = v
+	return err
+}
+
+// Retry is what is known of a probe that was answered after several SYNs. The
+// result's RTT is from the SYN that was answered; where that is not known, from the last.
+type Retry struct {
+	// Answered is the SYN that the answer names by its timestamp echo (RFC 7323
+	// section 3), counted from 1; 0 if it names none.
+	Answered int
+	Lost     Lost
+	// Waited is the time from the first SYN to the answer: what a user waits.
+	Waited time.Duration
+}
+
+// Ending says how a connection was closed.
+type Ending uint8
+
+// The endings.
+const (
+	Orderly  Ending = iota + 1 // FIN, ACK, FIN, ACK (RFC 9293 section 3.6)
+	Reset                      // the target sent a RST
+	Unclosed                   // the target did not do its part in time, and was sent a RST
+)
+
+var endingWords = words[Ending]{"ending", []string{"", "orderly", "reset", "unclosed"}}
+
+// String returns the word for it, as it stands in JSON and tables.
+func (e Ending) String() string { return endingWords.name(e) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (e Ending) MarshalText() ([]byte, error) { return endingWords.marshal(e) }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (e *Ending) UnmarshalText(b []byte) (err error) { *e, err = endingWords.parse(b); return err }
+
+// Close is how a full handshake's connection was closed.
+type Close struct {
+	Ending Ending
+	// Ack is from our FIN to its acknowledgement, Fin from our FIN to the
+	// target's; 0 where there was none.
+	Ack, Fin time.Duration
 }
 
 // ICMP is an error that a router or the target's host sent about our SYN

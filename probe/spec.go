@@ -16,15 +16,53 @@ const (
 	IPv6      Family = 6
 )
 
+// Mode is how far a handshake goes.
+type Mode uint8
+
+// The modes.
+const (
+	// HalfOpen sends a SYN; the kernel answers the SYN-ACK with a RST.
+	HalfOpen Mode = iota
+	// Full opens the connection, and closes it in order.
+	Full
+	// Connect has the kernel open and close the connection, which anybody may
+	// ask it for, and reads the round trip from its TCP_INFO.
+	Connect
+)
+
+var modeWords = words[Mode]{"mode", []string{"half-open", "full", "connect"}}
+
+// String returns the mode's word, as it stands in flags.
+func (m Mode) String() string { return modeWords.name(m) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(modeWords.name(m)), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *Mode) UnmarshalText(b []byte) error {
+	for i, name := range modeWords.names {
+		if name == string(b) {
+			*m = Mode(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("mode %q is unknown; it is one of %v", b, modeWords.names)
+}
+
 // Spec says how targets are to be probed.
 type Spec struct {
 	Targets []Target
+	Mode    Mode
 	// Count is the number of probes for each target and flow; 0 goes on until stopped.
 	Count int
 	// Interval lies between two probes of one target and flow.
 	Interval time.Duration
-	// Timeout is how long an answer is waited for.
+	// Timeout is how long an answer is waited for, to the last SYN of a probe
+	// and to a FIN.
 	Timeout time.Duration
+	// Retries is how often a SYN is sent again that is not answered: after 1 s,
+	// then 2 s, then 4 s and so on (RFC 6298).
+	Retries int
 	// Flows is the number of source ports that each target is probed from.
 	// Routers that balance by 5-tuple (ECMP) keep each on a path of its own.
 	Flows  int
@@ -40,6 +78,7 @@ const (
 	MinTimeout      = time.Millisecond
 	MaxTimeout      = time.Minute
 	MaxFlows        = 256
+	MaxRetries      = 6
 	MaxCount        = 10_000_000
 )
 
@@ -58,6 +97,10 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("timeout %v is outside %v to %v", s.Timeout, MinTimeout, MaxTimeout)
 	case s.Flows < 1 || s.Flows > MaxFlows:
 		return fmt.Errorf("%d flows are outside 1 to %d", s.Flows, MaxFlows)
+	case s.Retries < 0 || s.Retries > MaxRetries:
+		return fmt.Errorf("%d retries are outside 0 to %d", s.Retries, MaxRetries)
+	case s.Mode > Connect:
+		return fmt.Errorf("mode %d is none", s.Mode)
 	case s.Family != AnyFamily && s.Family != IPv4 && s.Family != IPv6:
 		return fmt.Errorf("family %d is neither 4 nor 6", s.Family)
 	}
@@ -74,6 +117,22 @@ func (s *Spec) Validate() error {
 
 // Probes returns how many probes the Spec asks for, or 0 if it has no end.
 func (s *Spec) Probes() int { return s.Count * len(s.Targets) * s.Flows }
+
+// Length returns how long the Spec takes at the most, once begun, or 0 if it
+// has no end.
+func (s *Spec) Length() time.Duration {
+	if s.Count == 0 {
+		return 0
+	}
+	waits := s.Timeout
+	if s.Mode == Full {
+		waits += s.Timeout
+	}
+	return time.Duration(s.Count)*s.Interval + Backoff(s.Retries) + waits
+}
+
+// Backoff returns the time from the first SYN of a probe to its n-th retry.
+func Backoff(n int) time.Duration { return time.Duration(1<<n-1) * time.Second }
 
 // Rate returns the SYNs a second that the Spec sends to each target.
 func (s *Spec) Rate() float64 { return float64(s.Flows) / s.Interval.Seconds() }

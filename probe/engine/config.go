@@ -11,11 +11,11 @@ import (
 type Stamping uint8
 
 const (
-	// Quiet reads transmit stamps from the sender's error queue. It costs
-	// nothing to what else the host sends, and is the default.
+	// Quiet reads transmit stamps from the sender's error queue: the device's
+	// driver takes them. It costs nothing to what else the host sends, and is the default.
 	Quiet Stamping = iota
-	// Tap sees both packets in one packet capture. It is closer to the wire still and
-	// cheaper for each probe, but slows down every packet that the host sends.
+	// Tap reads them from a packet socket, where packets pass before they reach
+	// the driver. It is cheaper for each probe, but slows down every packet that the host sends.
 	Tap
 )
 

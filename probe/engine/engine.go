@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/synmesh/synmesh/probe/packet"
 	"github.com/synmesh/synmesh/probe/rawsock"
 )
 
@@ -22,15 +22,24 @@ type Engine struct {
 	capture *rawsock.Capture
 	router  *rawsock.Router
 	senders [2]*rawsock.Sender // IPv4, IPv6; the latter is nil on a host without
+	tap     *rawsock.Tap       // nil in quiet mode
+	stamps  []stamper
 	ports   *ports
-	tsval   atomic.Uint32 // of the last SYN
+	tsval   atomic.Uint32 // of the last segment
 	probes  atomic.Uint64 // begun
 	stopped chan struct{} // closed when Run returns
+	packet  packet.Packet // handle's own
 
 	mu       sync.Mutex
 	table    map[uint32]*flight // by initial sequence number
 	answered []*flight          // waiting for their transmit stamp
+	conns    map[pair]*flight   // of mode Full, from the SYN to the end of TIME_WAIT
 	stats    Stats
+}
+
+// stamper knows when segments left; see rawsock.Sender and rawsock.Tap.
+type stamper interface {
+	Stamps(func(stamp int64, packet []byte)) error
 }
 
 // Stats counts what an Engine has seen since it was made.
@@ -39,6 +48,9 @@ type Stats struct {
 	Sent uint64
 	// Duplicates are further answers to a probe that was answered.
 	Duplicates uint64
+	// Challenges are ACKs that answer a SYN (RFC 5961): the target, or a
+	// firewall, thinks that the connection is there already.
+	Challenges uint64
 	// Strays are packets to our ports that answer no probe: late, forged, or
 	// for another process.
 	Strays uint64
@@ -56,9 +68,9 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, born: time.Now(), seed: maphash.MakeSeed(), ports: newPorts(cfg.Ports),
-		stopped: make(chan struct{}), table: make(map[uint32]*flight),
+		stopped: make(chan struct{}), table: make(map[uint32]*flight), conns: make(map[pair]*flight),
 	}
-	e.tsval.Store(rand.Uint32())
+	e.tsval.Store(milliseconds())
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -69,7 +81,7 @@ func (e *Engine) open() (err error) {
 	if e.router, err = rawsock.OpenRouter(); err != nil {
 		return err
 	}
-	if e.capture, err = rawsock.OpenCapture(e.cfg.Ports, e.cfg.Stamping == Tap); err != nil {
+	if e.capture, err = rawsock.OpenCapture(e.cfg.Ports); err != nil {
 		return err
 	}
 	if e.senders[0], err = rawsock.OpenSender(false, e.cfg.Stamping == Quiet); err != nil {
@@ -78,6 +90,18 @@ func (e *Engine) open() (err error) {
 	if e.senders[1], err = rawsock.OpenSender(true, e.cfg.Stamping == Quiet); err != nil {
 		e.senders[1] = nil
 		e.cfg.Logger.Info("no IPv6 on this host", "reason", err)
+	}
+	if e.cfg.Stamping == Tap {
+		if e.tap, err = rawsock.OpenTap(e.cfg.Ports); err != nil {
+			return err
+		}
+		e.stamps = []stamper{e.tap}
+		return nil
+	}
+	for _, s := range e.senders {
+		if s != nil {
+			e.stamps = append(e.stamps, s)
+		}
 	}
 	return nil
 }
@@ -101,6 +125,9 @@ func (e *Engine) closeOthers() error {
 			errs = append(errs, s.Close())
 		}
 	}
+	if e.tap != nil {
+		errs = append(errs, e.tap.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -123,6 +150,23 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.ports.drain()
 	return errors.Join(err, e.closeOthers())
 }
+
+// nextTSVal returns a timestamp that no other segment has, and that rises
+// over the lives of engines on this host as well: the milliseconds of the wall
+// clock, or one more than the last.
+func (e *Engine) nextTSVal() uint32 {
+	for {
+		last, next := e.tsval.Load(), milliseconds()
+		if int32(next-last) <= 0 {
+			next = last + 1
+		}
+		if e.tsval.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+func milliseconds() uint32 { return uint32(time.Now().UnixMilli()) }
 
 // Stats returns the counts so far.
 func (e *Engine) Stats() Stats {

@@ -132,10 +132,10 @@ func tellApart(t *testing.T, stamping Stamping, address string) {
 }
 
 func TestATargetThatDropsSYNsTimesOut(t *testing.T) {
-	from, to := twoHosts(t)
-	inside(t, to, func() { swallow(t, from) })
-	inside(t, from, func() {
-		s := spec(t, 3, to.Addr4().String()+":443")
+	n := twoHosts(t)
+	inside(t, n.to, func() { swallow(t, n.from) })
+	inside(t, n.from, func() {
+		s := spec(t, 3, n.to.Addr4().String()+":443")
 		s.Timeout = 50 * time.Millisecond
 		for _, r := range do(t, start(t, Config{}), s) {
 			if r.Outcome != probe.Timeout || r.RTT != 0 || r.Attempts != 1 {
@@ -146,14 +146,14 @@ func TestATargetThatDropsSYNsTimesOut(t *testing.T) {
 }
 
 func TestWhatARouterSaysIsUnreachable(t *testing.T) {
-	from, _ := twoHosts(t)
+	n := twoHosts(t)
 	// The router has no route to these.
 	for _, c := range []struct {
 		address   string
 		typ, code uint8
 	}{{"10.99.0.1:443", 3, 0}, {"[fd99::1]:443", 1, 0}} {
 		t.Run(c.address, func(t *testing.T) {
-			inside(t, from, func() {
+			inside(t, n.from, func() {
 				defaultRoutes(t)
 				rs := do(t, start(t, Config{}), spec(t, 2, c.address))
 				for _, r := range rs {
@@ -184,18 +184,18 @@ func TestATargetThatCannotBeReachedFromHereIsAnError(t *testing.T) {
 // Each result has to be of the engine's own probe: their SYN-ACKs are
 // delayed apart, so that an answer taken by the wrong engine shows in its time.
 func TestEnginesOnOneHostNeverTakeEachOthersReplies(t *testing.T) {
-	from, to := twoHosts(t)
-	listenOn(t, to, "tcp", ":443")
-	s := spec(t, 500, to.Addr4().String()+":443", "["+to.Addr6().String()+"]:443")
+	n := twoHosts(t)
+	listenOn(t, n.to, "tcp", ":443")
+	s := spec(t, 500, n.to.Addr4().String()+":443", "["+n.to.Addr6().String()+"]:443")
 	s.Interval, s.Flows = 2*time.Millisecond, 2
 	var wire *wireCapture
-	inside(t, from, func() { wire = captureWire(t) })
+	inside(t, n.from, func() { wire = captureWire(t, 0) })
 	results := make([][]probe.Result, 2)
 	strays := make([]uint64, 2)
 	var g errgroup.Group
 	for i := range results {
 		g.Go(func() error {
-			return from.Do(func() error {
+			return n.from.Do(func() error {
 				e := start(t, Config{Stamping: Stamping(i)}) // one of each kind
 				results[i] = do(t, e, s)
 				strays[i] = e.Stats().Strays
@@ -246,15 +246,15 @@ func TestABadSpecIsRefused(t *testing.T) {
 }
 
 func TestDoEndsWithItsContextAndWithTheEngine(t *testing.T) {
-	from, to := twoHosts(t)
-	inside(t, to, func() { swallow(t, from) })
-	inside(t, from, func() {
+	n := twoHosts(t)
+	inside(t, n.to, func() { swallow(t, n.from) })
+	inside(t, n.from, func() {
 		e, err := New(Config{})
 		must(t, err)
 		running, stop := context.WithCancel(context.Background())
 		ran := make(chan error, 1)
 		go func() { ran <- e.Run(running) }()
-		s := spec(t, 0, to.Addr4().String()+":443")
+		s := spec(t, 0, n.to.Addr4().String()+":443")
 
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()

@@ -9,22 +9,32 @@ import (
 	"github.com/synmesh/synmesh/probe"
 )
 
-// flight is a probe under way. The table's lock guards what changes after it
-// has been sent: sent, answer and done.
+// flight is a probe under way.
 type flight struct {
-	task    *task
-	target  *target
-	local   uint16
-	isn     uint32
-	due     time.Duration // by the monotonic clock
-	expires time.Duration
-	called  reading // before the kernel was asked to send
-	drops   uint64  // of the capture, when it was sent
-	over    bool    // its result has been handed over; the task's own
+	task   *task
+	target *target
+	local  uint16
+	isn    uint32
+	due    time.Duration // by the monotonic clock
+	drops  uint64        // of the capture, when it was begun
 
-	sent   int64 // stamp of the SYN; 0 while it is unknown
+	// The task's own.
+	stage int  // the queue that it waits in
+	over  bool // its result has been handed over
+
+	// Guarded by the engine's lock.
+	syns   []transmission
+	first  [1]transmission // where syns begins
 	answer answer
-	done   bool // no longer in the table
+	conn   conn // mode Full only
+	done   bool // no longer waiting for an answer
+}
+
+// transmission is one SYN of a flight.
+type transmission struct {
+	tsval  uint32
+	called reading // before the kernel was asked to send
+	sent   int64   // stamp; 0 while it is unknown
 }
 
 // answer is what came back.
@@ -33,7 +43,9 @@ type answer struct {
 	stamp   int64
 	read    reading
 	drops   uint64 // of the capture by then
+	to      int    // the SYN that the answer names, counted from 1; 0 if it names none
 	synAck  probe.SynAck
+	tsval   uint32 // of a SYN-ACK with timestamps
 	icmp    probe.ICMP
 }
 
@@ -57,9 +69,18 @@ func (e *Engine) enter(f *flight) {
 	e.table[f.isn] = f
 }
 
-// complete hands an answered flight with its stamp to its task. The lock is held.
+// complete hands an answered flight with its stamps to its task. One with a
+// connection stays in the table until that is closed. The lock is held.
 func (e *Engine) complete(f *flight) {
-	e.leave(f)
+	f.done = true
+	if f.task.spec.Mode != probe.Full || f.answer.outcome != probe.Open {
+		e.leave(f)
+	}
+	e.hand(f)
+}
+
+// hand shows a flight to its task. The lock is held.
+func (e *Engine) hand(f *flight) {
 	f.task.ready = append(f.task.ready, f)
 	select {
 	case f.task.wake <- struct{}{}:
@@ -67,23 +88,38 @@ func (e *Engine) complete(f *flight) {
 	}
 }
 
+// leave takes a flight out of the table, and its connection, unless that is in
+// TIME_WAIT. The lock is held.
 func (e *Engine) leave(f *flight) {
 	delete(e.table, f.isn)
 	f.done = true
+	if f.conn.state != connWaiting {
+		e.disconnect(f)
+	}
+}
+
+// answered returns the SYN that the round trip counts from: the one that the
+// answer names, or else the last.
+func (f *flight) answered() *transmission {
+	if f.answer.to > 0 {
+		return &f.syns[f.answer.to-1]
+	}
+	return &f.syns[len(f.syns)-1]
 }
 
 // result says what became of the flight, which is done. Now is when that was decided.
 func (f *flight) result(now reading, drops uint64) probe.Result {
 	r := f.task.blank(f)
-	r.Attempts = 1
-	r.Lateness = max(0, f.called.mono-f.due)
-	if f.sent != 0 {
-		r.Time = time.Unix(0, f.sent)
-		r.HostDelay = time.Duration(f.sent - f.called.wall)
-	} else {
-		r.Time = time.Unix(0, f.called.wall)
+	a, from := &f.answer, f.answered()
+	r.Attempts, r.SYN = len(f.syns), f.isn
+	r.Lateness = max(0, f.syns[0].called.mono-f.due)
+	r.Time = time.Unix(0, f.syns[0].called.wall)
+	if f.syns[0].sent != 0 {
+		r.Time = time.Unix(0, f.syns[0].sent)
 	}
-	a := &f.answer
+	if from.sent != 0 {
+		r.HostDelay = time.Duration(from.sent - from.called.wall)
+	}
 	if a.outcome != 0 {
 		now, drops = a.read, a.drops
 		r.HostDelay += time.Duration(a.read.wall - a.stamp)
@@ -99,26 +135,49 @@ func (f *flight) result(now reading, drops uint64) probe.Result {
 	case probe.Open:
 		synAck := a.synAck
 		r.SynAck = &synAck
+		if f.task.spec.Mode == probe.Full {
+			r.Close = f.conn.result()
+		}
 	case probe.Unreachable:
 		icmp := a.icmp
 		r.ICMP = &icmp
 	}
 	if r.Outcome.Answered() {
-		r.RTT = time.Duration(a.stamp - f.sent)
+		r.RTT = time.Duration(a.stamp - from.sent)
+		r.Retry = f.retry()
 	}
 	return r
 }
 
+// retry tells more where several SYNs were sent.
+func (f *flight) retry() *probe.Retry {
+	if len(f.syns) == 1 {
+		return nil
+	}
+	t := &probe.Retry{Answered: f.answer.to, Waited: time.Duration(f.answer.stamp - f.syns[0].sent)}
+	switch f.answer.to {
+	case 0:
+	case len(f.syns):
+		// A target that had seen an earlier SYN would echo that one's
+		// timestamp (RFC 7323 section 4.3).
+		t.Lost = probe.LostSYN
+	default:
+		t.Lost = probe.LostSYNACK
+	}
+	return t
+}
+
 // fault tells why the flight's times cannot be trusted.
 func (f *flight) fault(now reading) error {
-	switch stepped := now.steppedSince(f.called); {
+	from, a := f.answered(), &f.answer
+	switch stepped := now.steppedSince(f.syns[0].called); {
 	case stepped != nil:
 		return stepped
-	case f.sent == 0 && f.answer.outcome != 0:
+	case a.outcome != 0 && (from.sent == 0 || f.syns[0].sent == 0):
 		return errors.New("the kernel gave no stamp of the SYN, which was answered")
-	case f.sent == 0:
+	case from.sent == 0:
 		return errors.New("the SYN was never seen to leave this host")
-	case f.answer.outcome != 0 && f.answer.stamp < f.sent:
+	case a.outcome != 0 && a.stamp < from.sent:
 		return errors.New("the answer's stamp is before the SYN's")
 	}
 	return nil

@@ -36,24 +36,37 @@ func oneHost(t *testing.T) *lab.Node {
 	return n
 }
 
-// twoHosts are joined by a router.
-func twoHosts(t *testing.T) (from, to *lab.Node) {
+// network is two hosts with a router between them.
+type network struct {
+	from, to, router *lab.Node
+	wire             int // the router's interface towards from
+}
+
+func twoHosts(t *testing.T) network {
 	t.Helper()
 	l, err := lab.New()
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })
-	from, err = l.Host("from")
+	var n network
+	n.from, err = l.Host("from")
 	must(t, err)
-	to, err = l.Host("to")
+	n.to, err = l.Host("to")
 	must(t, err)
-	r, err := l.Router("router")
+	n.router, err = l.Router("router")
 	must(t, err)
-	_, err = l.Wire(from, r)
+	_, err = l.Wire(n.from, n.router)
 	must(t, err)
-	_, err = l.Wire(r, to)
+	must(t, n.router.Do(func() error {
+		link, err := netlink.LinkByName(n.router.Interface())
+		if err == nil {
+			n.wire = link.Attrs().Index
+		}
+		return err
+	}))
+	_, err = l.Wire(n.router, n.to)
 	must(t, err)
 	must(t, l.Route())
-	return from, to
+	return n
 }
 
 func must(t *testing.T, err error) {

@@ -1,34 +1,44 @@
 package engine
 
-// queue holds the flights of a task in the order sent. Since all wait equally
-// long, that is the order in which they expire.
+import "time"
+
+// queue holds the flights of a task that have come to one stage, in the order
+// in which they came. Since all stay equally long in a stage, that is the order in which their
+// time runs out.
 type queue struct {
-	flights []*flight
+	wait    time.Duration
+	entries []queued
 	head    int
 }
 
-func (q *queue) push(f *flight) { q.flights = append(q.flights, f) }
+type queued struct {
+	flight *flight
+	until  time.Duration // by the monotonic clock
+}
 
-// first returns the oldest flight without a result, or nil.
-func (q *queue) first() *flight {
-	for q.head < len(q.flights) && q.flights[q.head].over {
+func (q *queue) push(f *flight, now time.Duration) {
+	q.entries = append(q.entries, queued{f, now + q.wait})
+}
+
+// first returns the entry whose time runs out first, or nil. Flights that have
+// gone on to another stage are passed over.
+func (q *queue) first(stage int) *queued {
+	for q.head < len(q.entries) {
+		if f := q.entries[q.head].flight; f.stage == stage {
+			return &q.entries[q.head]
+		}
 		q.pop()
 	}
-	if q.head == len(q.flights) {
-		return nil
-	}
-	return q.flights[q.head]
+	return nil
 }
 
-// pop removes the flight at the head.
+// pop removes the entry at the head.
 func (q *queue) pop() {
-	q.flights[q.head] = nil
+	q.entries[q.head] = queued{}
 	q.head++
-	if q.head > 64 && q.head*2 > len(q.flights) {
-		n := copy(q.flights, q.flights[q.head:])
-		clear(q.flights[n:])
-		q.flights, q.head = q.flights[:n], 0
+	if q.head > 64 && q.head*2 > len(q.entries) {
+		n := copy(q.entries, q.entries[q.head:])
+		clear(q.entries[n:])
+		q.entries, q.head = q.entries[:n], 0
 	}
 }
-
-func (q *queue) empty() bool { return q.first() == nil }

@@ -8,17 +8,19 @@ import (
 
 // receive matches packets until the capture is closed.
 func (e *Engine) receive() error {
-	var p packet.Packet
 	for {
-		frames, err := e.capture.Read()
-		if err != nil {
+		if err := e.capture.Wait(); err != nil {
 			return err
 		}
-		e.handle(frames, e.capture.Drops(), &p)
+		if err := e.capture.Take(e.handle); err != nil {
+			return err
+		}
 	}
 }
 
-func (e *Engine) handle(frames []rawsock.Frame, drops uint64, p *packet.Packet) {
+// handle takes in packets; the capture calls it for one batch at a time.
+func (e *Engine) handle(frames []rawsock.Frame, drops uint64) {
+	p := &e.packet
 	now := e.clock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -28,19 +30,11 @@ func (e *Engine) handle(frames []rawsock.Frame, drops uint64, p *packet.Packet) 
 			e.stats.Strays++
 			continue
 		}
-		switch {
-		case frames[i].Outgoing:
-			if p.Kind == packet.KindTCP {
-				e.departed(&p.TCP, frames[i].Stamp)
-			}
-		case p.Kind == packet.KindTCP:
-			if f, a := e.matchTCP(&p.TCP); f != nil {
-				e.arrived(f, a, &frames[i], now)
-			}
-		case p.Kind == packet.KindICMP:
-			if f, a := e.matchICMP(&p.ICMP); f != nil {
-				e.arrived(f, a, &frames[i], now)
-			}
+		switch p.Kind {
+		case packet.KindTCP:
+			e.takeTCP(&p.TCP, &frames[i], now)
+		case packet.KindICMP:
+			e.takeICMP(&p.ICMP, &frames[i], now)
 		}
 	}
 	if len(e.answered) > 0 {
@@ -48,39 +42,63 @@ func (e *Engine) handle(frames []rawsock.Frame, drops uint64, p *packet.Packet) 
 	}
 }
 
-// matchTCP returns the flight that a segment answers and what it says, or nil.
-func (e *Engine) matchTCP(s *packet.Segment) (*flight, answer) {
+// takeTCP finds the flight that a segment is for.
+func (e *Engine) takeTCP(s *packet.Segment, frame *rawsock.Frame, now reading) {
+	if f := e.conns[pair{s.Dst.Port(), s.Src}]; f != nil && f.conn.state != connNone {
+		before := f.conn
+		f.hears(s, frame.Stamp)
+		if f.conn != before {
+			e.hand(f)
+		}
+		return
+	}
 	var a answer
 	switch s.Flags & (packet.SYN | packet.ACK | packet.RST) {
 	case packet.SYN | packet.ACK:
-		a.outcome, a.synAck = probe.Open, synAckOf(s)
+		a.outcome, a.synAck, a.tsval = probe.Open, synAckOf(s), s.Options.TSVal
 	case packet.RST | packet.ACK:
 		a.outcome = probe.Closed
 	case packet.SYN:
-		return nil, a // on the loopback, our own on its way in
-	default:
-		e.stats.Strays++
-		return nil, a
+		return // on the loopback, our own on its way in
+	case packet.ACK:
+		e.stats.Challenges++
+		return
 	}
 	f := e.table[s.Ack-1]
-	if f == nil || f.local != s.Dst.Port() || f.target.plain != s.Src || f.target.src != s.Dst.Addr() {
+	if a.outcome == 0 || f == nil || f.local != s.Dst.Port() || f.target.plain != s.Src || f.target.src != s.Dst.Addr() {
 		e.stats.Strays++
-		return nil, a
+		return
 	}
-	return f, a
+	if s.Options.Timestamps {
+		a.to = f.named(s.Options.TSEcr)
+	}
+	e.arrived(f, a, frame, now)
 }
 
-// matchICMP does the same for an ICMP error. Those that tell of a smaller MTU
-// are none about a SYN's fate.
-func (e *Engine) matchICMP(m *packet.ICMPError) (*flight, answer) {
-	a := answer{outcome: probe.Unreachable, icmp: probe.ICMP{Type: m.Type, Code: m.Code, From: m.From}}
+// named returns which SYN of the flight has the timestamp, counted from 1, or 0.
+func (f *flight) named(tsval uint32) int {
+	for i := range f.syns {
+		if f.syns[i].tsval == tsval {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// takeICMP finds the flight that an ICMP error is about. Those that tell of a
+// smaller MTU are none about a SYN's fate.
+func (e *Engine) takeICMP(m *packet.ICMPError, frame *rawsock.Frame, now reading) {
 	q := &m.Quoted
 	f := e.table[q.Seq]
 	if m.MTU != 0 || f == nil || f.local != q.Src.Port() || f.target.plain != q.Dst || f.target.src != q.Src.Addr() {
 		e.stats.Strays++
-		return nil, a
+		return
 	}
-	return f, a
+	a := answer{outcome: probe.Unreachable, icmp: probe.ICMP{Type: m.Type, Code: m.Code, From: m.From}}
+	if q.Options.Timestamps {
+		a.to = f.named(q.Options.TSVal)
+	}
+	e.arrived(f, a, frame, now)
 }
 
 // arrived notes an answer. The first counts: where a packet is seen on several
@@ -95,11 +113,21 @@ func (e *Engine) arrived(f *flight, a answer, frame *rawsock.Frame, now reading)
 	e.answered = append(e.answered, f)
 }
 
-// departed notes when a SYN left. The last time counts: where it passes
+// departed notes when a SYN or a FIN left. The last time counts: where it passes
 // several devices, that is the one nearest to the wire.
 func (e *Engine) departed(s *packet.Segment, stamp int64) {
-	if f := e.table[s.Seq]; f != nil && f.local == s.Src.Port() {
-		f.sent = stamp
+	isn := s.Seq
+	if s.Flags&packet.FIN != 0 {
+		isn--
+	}
+	f := e.table[isn]
+	if f == nil || f.local != s.Src.Port() {
+		return
+	}
+	if s.Flags&packet.FIN != 0 {
+		f.conn.finSent = stamp
+	} else if n := f.named(s.Options.TSVal); n > 0 {
+		f.syns[n-1].sent = stamp
 	}
 }
 
@@ -112,7 +140,7 @@ func (e *Engine) settle() {
 	for _, f := range e.answered {
 		switch {
 		case f.done: // has expired
-		case f.sent == 0:
+		case f.answered().sent == 0:
 			waiting = append(waiting, f)
 		default:
 			e.complete(f)
@@ -124,16 +152,10 @@ func (e *Engine) settle() {
 
 // readStamps takes in the transmit stamps that are waiting. The lock is held.
 func (e *Engine) readStamps() {
-	if e.cfg.Stamping != Quiet {
-		return
-	}
-	for _, s := range e.senders {
-		if s == nil {
-			continue
-		}
-		var seg packet.Segment
+	var seg packet.Segment
+	for _, s := range e.stamps {
 		err := s.Stamps(func(stamp int64, sent []byte) {
-			if seg.DecodeTail(sent, synLen) == nil {
+			if decodeTail(&seg, sent) {
 				e.departed(&seg, stamp)
 			}
 		})
@@ -143,10 +165,22 @@ func (e *Engine) readStamps() {
 	}
 }
 
+// decodeTail reads a SYN or FIN of ours from the end of a packet. FINs are
+// shorter, with timestamps and without.
+func decodeTail(s *packet.Segment, sent []byte) bool {
+	for _, size := range [...]int{synLen, 32, 20} {
+		if s.DecodeTail(sent, size) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func synAckOf(s *packet.Segment) probe.SynAck {
 	a := probe.SynAck{
 		Seq: s.Seq, Window: s.Window, MSS: s.Options.MSS, WindowScale: -1,
 		SACKPermitted: s.Options.SACKPermitted, Timestamps: s.Options.Timestamps, TTL: s.TTL,
+		ECN: s.Flags&(packet.ECE|packet.CWR) == packet.ECE,
 	}
 	if s.Options.HasWindowScale {
 		a.WindowScale = int8(min(s.Options.WindowScale, 14)) // RFC 7323 section 2.3

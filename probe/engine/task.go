@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,12 +30,22 @@ func (e *Engine) Do(ctx context.Context, spec probe.Spec, emit func(*probe.Resul
 	if err := spec.Validate(); err != nil {
 		return err
 	}
+	if spec.Mode == probe.Connect {
+		return fmt.Errorf("mode %v is not this engine's", spec.Mode)
+	}
 	guards, err := e.ports.lease(spec.Flows)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.ports.release(guards)) }()
-	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1)}
+	t := newTask(e, spec, guards, emit)
+	if spec.Mode == probe.Full {
+		for _, g := range guards {
+			if err := g.Silence(); err != nil {
+				return err
+			}
+		}
+	}
 	if err := t.resolve(ctx); err != nil {
 		return err
 	}
@@ -50,16 +62,40 @@ type task struct {
 	targets []target
 	emit    func(*probe.Result)
 
-	start  time.Duration // when the first probe is due
-	begun  int           // probes begun
-	flying queue         // in the order sent, which is the order of expiry
-	ready  []*flight     // completed by the receiver
+	start   time.Duration // when the first probe is due
+	begun   int           // probes begun
+	pending int           // of these, those without a result
+	// stages are what flights wait for: the answer to the first SYN, to the
+	// second and so on, the end of the connection, the end of its TIME_WAIT.
+	stages []queue
+	ready  []*flight     // of which the receiver knows more
 	wake   chan struct{} // says that ready is not empty
-	taken  []*flight     // what ready was, being handed over
+	taken  []*flight     // what ready was, being looked at
 
 	batch     []*flight
 	segments  []byte
 	datagrams []rawsock.Datagram
+}
+
+func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*probe.Result)) *task {
+	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1)}
+	t.stages = make([]queue, spec.Retries+3)
+	for i := range spec.Retries {
+		t.stages[i].wait = probe.Backoff(i+1) - probe.Backoff(i)
+	}
+	t.stages[spec.Retries].wait = spec.Timeout
+	t.stages[t.closingStage()].wait = spec.Timeout
+	t.stages[t.timeWaitStage()].wait = timeWait
+	return t
+}
+
+func (t *task) closingStage() int  { return t.spec.Retries + 1 }
+func (t *task) timeWaitStage() int { return t.spec.Retries + 2 }
+
+// enqueue has the flight wait in a stage, and in no other.
+func (t *task) enqueue(f *flight, stage int) {
+	f.stage = stage
+	t.stages[stage].push(f, t.engine.clock().mono)
 }
 
 func (t *task) resolve(ctx context.Context) error {
@@ -88,15 +124,17 @@ func (t *task) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		t.handOver()
+		t.takeReady()
 		now := t.engine.clock()
 		t.expire(now)
 		more, next := t.send(now)
-		if !more && t.flying.empty() {
+		if !more && t.pending == 0 {
 			return nil
 		}
-		if f := t.flying.first(); f != nil && (!more || f.expires < next) {
-			next = f.expires
+		for i := range t.stages {
+			if q := t.stages[i].first(i); q != nil && (!more || q.until < next) {
+				more, next = true, q.until
+			}
 		}
 		timer.Reset(next - t.engine.clock().mono)
 		select {
@@ -128,8 +166,10 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 			due = now.mono
 		}
 		t.begun++
+		t.pending++
 		to := &t.targets[slot%len(t.targets)]
 		f := &flight{task: t, target: to, local: t.guards[slot/len(t.targets)].Port, due: due}
+		f.syns = f.first[:0]
 		t.batch = append(t.batch, f)
 	}
 	t.launch(now)
@@ -140,27 +180,57 @@ func (t *task) more() bool {
 	return t.spec.Count == 0 || t.begun < t.spec.Count*len(t.targets)*len(t.guards)
 }
 
-// launch sends the batch.
+// launch begins the probes of the batch: those whose target cannot be probed
+// have failed at once, the others get their first SYN.
 func (t *task) launch(now reading) {
-	t.fail(now)
+	if len(t.batch) == 0 {
+		return
+	}
+	e := t.engine
+	kept := t.batch[:0]
+	for _, f := range t.batch {
+		err := f.target.err
+		if err == nil {
+			e.mu.Lock()
+			if t.spec.Mode == probe.Full {
+				if err = e.busy(f); err == nil {
+					e.conns[f.pair()] = f
+				}
+			}
+			if err == nil {
+				e.enter(f)
+			}
+			e.mu.Unlock()
+		}
+		if err != nil {
+			t.fail(f, now, err)
+			continue
+		}
+		kept = append(kept, f)
+	}
+	t.batch = kept
+	t.transmit()
+}
+
+// transmit sends a SYN of each flight in the batch, the first or another.
+func (t *task) transmit() {
 	if len(t.batch) == 0 {
 		return
 	}
 	e := t.engine
 	called := e.clock()
+	t.segments, t.datagrams = t.segments[:0], t.datagrams[:0]
 	e.mu.Lock()
 	for _, f := range t.batch {
-		f.called, f.expires = called, called.mono+t.spec.Timeout
-		e.enter(f)
+		tsval, at := e.nextTSVal(), len(t.segments)
+		f.syns = append(f.syns, transmission{tsval: tsval, called: called})
+		t.segments = f.target.template.Append(t.segments, f.local, f.isn, tsval)
+		t.datagrams = append(t.datagrams, rawsock.Datagram{Src: f.target.src, Dst: f.target.remote.Addr(), Segment: t.segments[at:]})
 	}
 	e.mu.Unlock()
-
-	t.segments, t.datagrams = t.segments[:0], t.datagrams[:0]
 	for _, f := range t.batch {
-		at := len(t.segments)
-		t.segments = f.target.template.Append(t.segments, f.local, f.isn, e.tsval.Add(1))
-		t.datagrams = append(t.datagrams, rawsock.Datagram{Src: f.target.src, Dst: f.target.remote.Addr(), Segment: t.segments[at:]})
-		t.flying.push(f)
+		f.stage = len(f.syns) - 1
+		t.stages[f.stage].push(f, called.mono)
 	}
 	var sent uint64
 	for rest := 0; rest < len(t.batch); {
@@ -193,21 +263,6 @@ func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
 	return e.senders[family].Send(ds[:n])
 }
 
-// fail hands over the probes of the batch whose target cannot be probed at all.
-func (t *task) fail(now reading) {
-	kept := t.batch[:0]
-	for _, f := range t.batch {
-		if f.target.err == nil {
-			kept = append(kept, f)
-			continue
-		}
-		r := t.blank(f)
-		r.Time, r.Outcome, r.Err = time.Unix(0, now.wall), probe.Error, f.target.err.Error()
-		t.emit(&r)
-	}
-	t.batch = kept
-}
-
 // refused hands over a probe that the kernel would not send. The address or
 // the route may have gone, so the way is looked up anew.
 func (t *task) refused(f *flight, err error) {
@@ -215,45 +270,93 @@ func (t *task) refused(f *flight, err error) {
 	e.mu.Lock()
 	e.leave(f)
 	e.mu.Unlock()
-	r := t.blank(f)
-	r.Time, r.Outcome, r.Err = time.Unix(0, f.called.wall), probe.Error, err.Error()
-	f.over = true
-	t.emit(&r)
+	t.fail(f, f.syns[0].called, err)
 	f.target.err = e.route(f.target)
 }
 
-// expire hands over the flights whose time has run out.
+// fail hands over a probe that could not be done.
+func (t *task) fail(f *flight, now reading, err error) {
+	r := t.blank(f)
+	r.Attempts = max(0, len(f.syns)-1)
+	r.Time, r.Outcome, r.Err = time.Unix(0, now.wall), probe.Error, err.Error()
+	t.handOver(f, &r)
+}
+
+// expire sees to the flights whose time has run out: another SYN, or the end.
 func (t *task) expire(now reading) {
-	if f := t.flying.first(); f == nil || f.expires > now.mono {
+	due := false
+	for i := range t.stages {
+		if q := t.stages[i].first(i); q != nil && q.until <= now.mono {
+			due = true
+		}
+	}
+	if !due {
 		return
 	}
+	// An answer may be here that nobody has read: on a busy host we may run
+	// before the receiver does. What has come in time counts.
 	e := t.engine
-	var expired []*flight
+	if err := e.capture.Take(e.handle); err != nil && !errors.Is(err, os.ErrClosed) {
+		e.cfg.Logger.Warn("answers are not read", "reason", err)
+	}
 	e.mu.Lock()
 	e.settle()
 	drops := e.stats.Drops
-	for f := t.flying.first(); f != nil && f.expires <= now.mono; f = t.flying.first() {
-		if !f.done { // otherwise it is among the ready
-			e.leave(f)
-			expired = append(expired, f)
-		}
-		t.flying.pop()
-	}
 	e.mu.Unlock()
-	t.handOver()
+	t.takeReady()
 	now = e.clock()
-	for _, f := range expired {
-		t.finish(f, now, drops)
+	t.batch = t.batch[:0]
+	for i := range t.stages {
+		for q := t.stages[i].first(i); q != nil && q.until <= now.mono; q = t.stages[i].first(i) {
+			f := q.flight
+			t.stages[i].pop()
+			switch {
+			case i == t.timeWaitStage():
+				e.mu.Lock()
+				e.disconnect(f)
+				e.mu.Unlock()
+			case i == t.closingStage():
+				t.endConn(f)
+			case !t.answered(f) && i < t.spec.Retries:
+				t.batch = append(t.batch, f)
+			case t.giveUp(f):
+				t.finish(f, now, drops)
+			}
+		}
 	}
+	t.transmit()
 }
 
-// handOver gives the completed flights to emit.
-func (t *task) handOver() {
+// answered tells whether an answer is there; its stamp may be missing.
+func (t *task) answered(f *flight) bool {
+	t.engine.mu.Lock()
+	defer t.engine.mu.Unlock()
+	return f.answer.outcome != 0
+}
+
+// giveUp takes a flight out of the table, if it has not been completed at this moment.
+func (t *task) giveUp(f *flight) bool {
+	e := t.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if f.done {
+		return false
+	}
+	e.leave(f)
+	return true
+}
+
+// takeReady sees to the flights that the receiver knows more of.
+func (t *task) takeReady() {
 	t.engine.mu.Lock()
 	t.taken, t.ready = t.ready, t.taken[:0]
 	t.engine.mu.Unlock()
 	for i, f := range t.taken {
-		t.finish(f, reading{}, 0)
+		if t.spec.Mode == probe.Full && f.answer.outcome == probe.Open {
+			t.proceed(f)
+		} else {
+			t.finish(f, reading{}, 0)
+		}
 		t.taken[i] = nil
 	}
 }
@@ -261,19 +364,29 @@ func (t *task) handOver() {
 // finish hands over the result of a flight that is done; see flight.result.
 func (t *task) finish(f *flight, now reading, drops uint64) {
 	r := f.result(now, drops)
-	f.over = true
-	t.emit(&r)
+	t.handOver(f, &r)
 }
 
-// abandon takes what is still flying out of the table.
+func (t *task) handOver(f *flight, r *probe.Result) {
+	f.over = true
+	if f.conn.state != connWaiting {
+		f.stage = -1
+	}
+	t.pending--
+	t.emit(r)
+}
+
+// abandon takes all that is left out of the engine.
 func (t *task) abandon() {
-	t.engine.mu.Lock()
-	defer t.engine.mu.Unlock()
-	for f := t.flying.first(); f != nil; f = t.flying.first() {
-		if !f.done {
-			t.engine.leave(f)
+	e := t.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range t.stages {
+		for q := t.stages[i].first(i); q != nil; q = t.stages[i].first(i) {
+			e.leave(q.flight)
+			e.disconnect(q.flight)
+			t.stages[i].pop()
 		}
-		t.flying.pop()
 	}
 }
 

@@ -123,7 +123,7 @@ func (s *Segment) setFixed(t []byte) {
 	s.Urgent = binary.BigEndian.Uint16(t[18:])
 }
 
-// DecodeTail reads back a SYN that this host sent from the end of b, where the
+// DecodeTail reads back a SYN or a FIN that this host sent from the end of b, where the
 // kernel hands back a transmitted packet behind a link header of unknown
 // length. The last n bytes of b are the segment's TCP header, which has no
 // payload; n is what [Template.Len] said. What stands before them is not looked
@@ -131,7 +131,7 @@ func (s *Segment) setFixed(t []byte) {
 // zero.
 //
 // It returns an [*Error] that is [ErrTruncated] if b is shorter than n, and
-// [ErrMalformed] if there is no SYN of n bytes.
+// [ErrMalformed] if there is no SYN or FIN of n bytes.
 func (s *Segment) DecodeTail(b []byte, n int) error {
 	*s = Segment{}
 	if n < tcpLen || n > tcpMaxLen {
@@ -145,8 +145,10 @@ func (s *Segment) DecodeTail(b []byte, n int) error {
 	if size := int(t[12]>>4) * 4; size != n {
 		return malformed("TCP", "header length", at+12, size, exactly, n)
 	}
-	if f := Flags(t[13]); f&(SYN|ACK|RST|FIN) != SYN {
-		err := malformed("TCP", "control bits", at+13, int(f), "SYN without ACK, RST and FIN", 0)
+	switch f := Flags(t[13]); f & (SYN | ACK | RST | FIN) {
+	case SYN, FIN | ACK:
+	default:
+		err := malformed("TCP", "control bits", at+13, int(f), "SYN alone, or FIN and ACK", 0)
 		err.shown = f.String()
 		return err
 	}

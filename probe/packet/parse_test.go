@@ -285,7 +285,7 @@ func TestATailWithoutOurSYNIsRefused(t *testing.T) {
 		{"a header of another length", edit(b, func(b []byte) { b[32] = 0x90 }), 40, ErrMalformed,
 			"packet: TCP at byte 32: header length is 36, want 40 (malformed)"},
 		{"a SYN-ACK", edit(b, func(b []byte) { b[33] |= byte(ACK) }), 40, ErrMalformed,
-			"packet: TCP at byte 33: control bits is SYN,ACK, want SYN without ACK, RST and FIN (malformed)"},
+			"packet: TCP at byte 33: control bits is SYN,ACK, want SYN alone, or FIN and ACK (malformed)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,104 +4,145 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
 // Capture sees, on every device of the host, the packets that answer probes
-// from a range of ports.
+// from a range of ports, and no others.
 type Capture struct {
 	file   *os.File
 	conn   syscall.RawConn
+	closed atomic.Bool
+
+	mu     sync.Mutex // guards the rest
 	in     *inbox
 	frames []Frame
 	drops  uint64
-	closed atomic.Bool
 }
 
 const captureBuffer = 8 << 20
 
-// OpenCapture starts capturing. With outgoing, our own SYNs are captured too,
-// at a price for all that the host sends: the kernel then clones every
-// outgoing packet before it asks the filter.
-func OpenCapture(ports PortRange, outgoing bool) (*Capture, error) {
-	filter, err := captureFilter(ports, outgoing)
+// OpenCapture starts capturing.
+func OpenCapture(ports PortRange) (*Capture, error) {
+	filter, err := answerFilter(ports)
 	if err != nil {
 		return nil, err
 	}
-	// Protocol 0 receives nothing, so nothing gets in before the filter is there.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := packetSocket(filter, true)
 	if err != nil {
-		return nil, fmt.Errorf("open packet socket: %w", permission(err))
+		return nil, err
 	}
 	c := &Capture{file: os.NewFile(uintptr(fd), "capture"), in: newInbox(snapLen), frames: make([]Frame, 0, batchLen)}
-	if err := attachFilter(fd, filter); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	growBuffer(fd, captureBuffer)
-	if !outgoing {
-		err = os.NewSyscallError("setsockopt PACKET_IGNORE_OUTGOING", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1))
-	}
-	if err == nil {
-		err = os.NewSyscallError("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
-	}
-	if err == nil {
-		const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
-		err = os.NewSyscallError("bind packet socket", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all}))
-	}
-	if err == nil {
-		c.conn, err = c.file.SyscallConn()
-	}
-	if err != nil {
+	if c.conn, err = c.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-// Read waits for packets and returns a batch of them, valid until the next
-// Read. After Close it returns an error that wraps os.ErrClosed. Only one goroutine may read.
-func (c *Capture) Read() ([]Frame, error) {
-	var n int
+// packetSocket opens a socket that gets what the filter passes, with stamps.
+// Where outgoing packets are not ignored, the kernel clones each one that the
+// host sends before it asks the filter.
+func packetSocket(filter []bpf.RawInstruction, ignoreOutgoing bool) (fd int, err error) {
+	// Protocol 0 receives nothing, so nothing gets in before the filter is there.
+	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open packet socket: %w", permission(err))
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if err := attachFilter(fd, filter); err != nil {
+		return -1, err
+	}
+	growBuffer(fd, captureBuffer)
+	if ignoreOutgoing {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+			return -1, os.NewSyscallError("setsockopt PACKET_IGNORE_OUTGOING", err)
+		}
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		return -1, os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
+	}
+	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all}); err != nil {
+		return -1, os.NewSyscallError("bind packet socket", err)
+	}
+	return fd, nil
+}
+
+// Wait returns when there are packets to take. After Close it returns an error
+// that wraps os.ErrClosed. Only one goroutine may wait.
+func (c *Capture) Wait() error {
 	var failed error
 	err := c.conn.Read(func(fd uintptr) bool {
-		n, failed = c.in.receive(int(fd), 0)
-		return !errors.Is(failed, unix.EAGAIN)
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		var n int
+		n, failed = unix.Poll(ready, 0)
+		return n > 0 || failed != nil && !errors.Is(failed, unix.EINTR)
 	})
 	switch {
 	case err != nil && c.closed.Load():
-		return nil, fmt.Errorf("read packets: %w", os.ErrClosed)
+		return fmt.Errorf("wait for packets: %w", os.ErrClosed)
 	case err != nil:
-		return nil, fmt.Errorf("wait for packets: %w", err)
+		return fmt.Errorf("wait for packets: %w", err)
 	case failed != nil:
-		return nil, fmt.Errorf("read packets: %w", failed)
+		return fmt.Errorf("wait for packets: %w", failed)
 	}
+	return nil
+}
+
+// Take hands over the packets that are waiting, in batches, without waiting
+// for more: what the kernel had before the call has been handed over when it
+// returns. Drops is how many packets had found no room since the capture was
+// opened. It is safe for concurrent use; fn is called by one at a time.
+func (c *Capture) Take(fn func(frames []Frame, drops uint64)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var failed error
+	err := c.conn.Control(func(fd uintptr) {
+		for n := batchLen; n == batchLen && failed == nil; {
+			n, failed = c.in.receive(int(fd), 0)
+			if failed == nil {
+				c.countDrops(int(fd))
+				fn(c.batch(n), c.drops)
+			}
+		}
+	})
+	switch {
+	case err != nil && c.closed.Load():
+		return fmt.Errorf("take packets: %w", os.ErrClosed)
+	case err != nil:
+		return fmt.Errorf("take packets: %w", err)
+	case failed != nil && !errors.Is(failed, unix.EAGAIN):
+		return fmt.Errorf("take packets: %w", failed)
+	}
+	return nil
+}
+
+// batch returns the first n packets of the inbox.
+func (c *Capture) batch(n int) []Frame {
 	c.frames = c.frames[:0]
 	for i := range n {
 		data, control := c.in.message(i)
-		from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&c.in.name(i)[0]))
-		at, ok := stampOf(control)
-		if !ok {
-			continue
+		if at, ok := stampOf(control); ok {
+			c.frames = append(c.frames, Frame{Stamp: at, Data: data})
 		}
-		c.frames = append(c.frames, Frame{Stamp: at, Outgoing: from.Pkttype == unix.PACKET_OUTGOING, Data: data})
 	}
-	return c.frames, nil
+	return c.frames
 }
 
-// Drops returns how many packets found no room since the capture was opened.
-// Only the goroutine that reads may call it.
-func (c *Capture) Drops() uint64 {
+func (c *Capture) countDrops(fd int) {
 	// The kernel's counters start over each time they are read.
-	err := c.conn.Control(func(fd uintptr) {
-		if st, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-			c.drops += uint64(st.Drops)
-		}
-	})
-	_ = err // closed: the count stays what it was
-	return c.drops
+	if st, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		c.drops += uint64(st.Drops)
+	}
 }
 
 // Close ends the capture and wakes its reader.

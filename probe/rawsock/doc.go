@@ -1,6 +1,6 @@
 // Package rawsock holds the sockets that probing by hand takes, and nothing
 // of what is done with them: a Sender for TCP segments through a raw IP
-// socket, a Capture that sees packets with the kernel's stamps, a Guard that
+// socket, a Capture that sees answers with the kernel's stamps, a Guard that
 // keeps a source port for us, and a Router that tells how a packet would leave.
 //
 // It is the one place that speaks to the operating system about packets, and
@@ -36,10 +36,8 @@ type Datagram struct {
 type Frame struct {
 	// Stamp is the kernel's time of it, in nanoseconds since 1970.
 	Stamp int64
-	// Outgoing tells a packet that this host sends from one that it receives.
-	Outgoing bool
-	// Data starts at the IP header and may be cut short. It is valid until the
-	// next Read.
+	// Data starts at the IP header and may be cut short. It is valid during the
+	// call that hands it over.
 	Data []byte
 }
 

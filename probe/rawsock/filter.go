@@ -10,10 +10,10 @@ import (
 // error, and the quoted IPv6 and TCP headers with all options.
 const snapLen = 256
 
-// captureFilter passes what a probe from one of the ports can be answered by,
+// answerFilter passes what a probe from one of the ports can be answered by,
 // seen from the IP header on: TCP to the ports, and ICMP errors that quote TCP
-// from them. With syns it also passes our own SYNs. Fragments other than the first are dropped.
-func captureFilter(ports PortRange, syns bool) ([]bpf.RawInstruction, error) {
+// from them. Fragments other than the first are dropped.
+func answerFilter(ports PortRange) ([]bpf.RawInstruction, error) {
 	var p program
 	p.add(bpf.LoadAbsolute{Off: 0, Size: 1})
 	p.add(bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4})
@@ -56,15 +56,39 @@ func captureFilter(ports PortRange, syns bool) ([]bpf.RawInstruction, error) {
 
 	p.label("tcp")
 	p.add(bpf.LoadIndirect{Off: 2, Size: 2})
-	p.ports(ports, "pass", "source")
-	p.label("source")
-	if syns {
-		p.add(bpf.LoadIndirect{Off: 13, Size: 1})
-		p.add(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x17}) // ACK, RST, SYN, FIN
-		p.jump(bpf.JumpEqual, 0x02, "", "drop")
-		p.add(bpf.LoadIndirect{Off: 0, Size: 2})
-		p.ports(ports, "pass", "drop")
-	}
+	p.ports(ports, "pass", "drop")
+
+	p.label("drop")
+	p.add(bpf.RetConstant{Val: 0})
+	p.label("pass")
+	p.add(bpf.RetConstant{Val: snapLen})
+	return p.assemble()
+}
+
+// sentFilter passes the SYNs and FINs from one of the ports.
+func sentFilter(ports PortRange) ([]bpf.RawInstruction, error) {
+	var p program
+	p.add(bpf.LoadAbsolute{Off: 0, Size: 1})
+	p.add(bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4})
+	p.jump(bpf.JumpEqual, 4, "v4", "")
+	p.jump(bpf.JumpEqual, 6, "v6", "drop")
+
+	p.label("v4")
+	p.add(bpf.LoadMemShift{Off: 0})
+	p.add(bpf.LoadAbsolute{Off: 9, Size: 1})
+	p.jump(bpf.JumpEqual, 6, "tcp", "drop")
+
+	p.label("v6")
+	p.add(bpf.LoadConstant{Dst: bpf.RegX, Val: 40})
+	p.add(bpf.LoadAbsolute{Off: 6, Size: 1})
+	p.jump(bpf.JumpEqual, 6, "", "drop")
+
+	p.label("tcp")
+	p.add(bpf.LoadIndirect{Off: 13, Size: 1})
+	p.jump(bpf.JumpBitsSet, 0x03, "", "drop") // FIN, SYN
+	p.add(bpf.LoadIndirect{Off: 0, Size: 2})
+	p.ports(ports, "pass", "drop")
+
 	p.label("drop")
 	p.add(bpf.RetConstant{Val: 0})
 	p.label("pass")

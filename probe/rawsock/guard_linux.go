@@ -3,6 +3,7 @@ package rawsock
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,19 @@ func bindPort(domain int, sa unix.Sockaddr) (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// Silence has the kernel swallow what comes to the port instead of answering
+// with a RST: the socket listens, behind a filter that passes nothing. A Capture sees it all the
+// same, so that whoever holds the Guard can answer.
+func (g *Guard) Silence() error {
+	if err := attachFilter(g.fd, dropAll); err != nil {
+		return fmt.Errorf("silence port %d: %w", g.Port, err)
+	}
+	if err := unix.Listen(g.fd, 1); err != nil {
+		return fmt.Errorf("silence port %d: %w", g.Port, os.NewSyscallError("listen", err))
+	}
+	return nil
 }
 
 // Close gives the port back.

@@ -10,7 +10,6 @@ import (
 type mmsghdr struct {
 	hdr unix.Msghdr
 	n   uint32
-	_   [4]byte
 }
 
 // sendmmsg returns how many messages were sent, or why the first was not.

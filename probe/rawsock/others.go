@@ -24,22 +24,37 @@ func (*Sender) Close() error { return nil }
 type Capture struct{}
 
 // OpenCapture returns ErrUnsupported.
-func OpenCapture(PortRange, bool) (*Capture, error) { return nil, ErrUnsupported }
+func OpenCapture(PortRange) (*Capture, error) { return nil, ErrUnsupported }
 
-// Read returns ErrUnsupported.
-func (*Capture) Read() ([]Frame, error) { return nil, ErrUnsupported }
+// Wait returns ErrUnsupported.
+func (*Capture) Wait() error { return ErrUnsupported }
 
-// Drops returns 0.
-func (*Capture) Drops() uint64 { return 0 }
+// Take returns ErrUnsupported.
+func (*Capture) Take(func([]Frame, uint64)) error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Capture) Close() error { return nil }
+
+// Tap sees the SYNs and FINs that leave from a range of ports.
+type Tap struct{}
+
+// OpenTap returns ErrUnsupported.
+func OpenTap(PortRange) (*Tap, error) { return nil, ErrUnsupported }
+
+// Stamps returns ErrUnsupported.
+func (*Tap) Stamps(func(int64, []byte)) error { return ErrUnsupported }
+
+// Close does nothing.
+func (*Tap) Close() error { return nil }
 
 // Guard keeps a source port for us.
 type Guard struct{ Port uint16 }
 
 // HoldPort returns ErrUnsupported.
 func HoldPort(uint16) (*Guard, error) { return nil, ErrUnsupported }
+
+// Silence returns ErrUnsupported.
+func (*Guard) Silence() error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Guard) Close() error { return nil }

@@ -48,11 +48,8 @@ func OpenSender(v6, stamped bool) (*Sender, error) {
 func (s *Sender) configure(v6, stamped bool) error {
 	// A raw socket gets a copy of every TCP segment of the host: drop them all,
 	// and those that came before the filter.
-	drop, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
+	err := attachFilter(s.fd, dropAll)
 	if err != nil {
-		return err
-	}
-	if err := attachFilter(s.fd, drop); err != nil {
 		return err
 	}
 	for {
@@ -114,9 +111,9 @@ func (s *Sender) Send(ds []Datagram) (sent int, err error) {
 func (s *Sender) Stamps(fn func(stamp int64, packet []byte)) error {
 	s.read.Lock()
 	defer s.read.Unlock()
-	for {
-		n, err := s.in.receive(s.fd, unix.MSG_ERRQUEUE)
-		if err != nil {
+	for n := batchLen; n == batchLen; {
+		var err error
+		if n, err = s.in.receive(s.fd, unix.MSG_ERRQUEUE); err != nil {
 			if errors.Is(err, unix.EAGAIN) {
 				return nil
 			}
@@ -128,10 +125,8 @@ func (s *Sender) Stamps(fn func(stamp int64, packet []byte)) error {
 				fn(at, packet)
 			}
 		}
-		if n < batchLen {
-			return nil
-		}
 	}
+	return nil
 }
 
 // Close ends the socket. Send and Stamps must have returned, and not be called again.
@@ -176,6 +171,9 @@ func growBuffer(fd, size int) {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 	}
 }
+
+// dropAll is a filter that returns 0 for every packet.
+var dropAll = []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K}}
 
 func attachFilter(fd int, filter []bpf.RawInstruction) error {
 	prog := make([]unix.SockFilter, len(filter))
