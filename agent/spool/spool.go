@@ -32,6 +32,7 @@ const (
 // Spool is safe for concurrent use.
 type Spool struct {
 	epoch uint64
+	limit int // of held
 
 	mu       sync.Mutex
 	open     convert.Blocks // results that are in no report yet
@@ -55,6 +56,7 @@ type entry struct {
 func New(epoch uint64) *Spool {
 	return &Spool{
 		epoch:   epoch,
+		limit:   maxResults,
 		open:    convert.Blocks{KeepSeq: func(source string) bool { return strings.HasPrefix(source, RunPrefix) }},
 		changed: make(chan struct{}),
 	}
@@ -208,7 +210,7 @@ func (s *Spool) forget(upTo uint64) {
 // is room now. What is under way stays: the controller may have stored it.
 // Ends of runs are not dropped: somebody waits for each.
 func (s *Spool) makeRoom() bool {
-	for s.held >= maxResults {
+	for s.held >= s.limit {
 		lost := s.open.Len()
 		switch {
 		case s.unsent < len(s.reports):

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -23,8 +24,8 @@ const mapSize = 256 << 20
 // panics or follows a wild pointer; both become errDamaged.
 type bolt struct {
 	db     *bbolt.DB
-	handle *os.File
-	stuck  bool // a panic left bbolt's locks held
+	handle *os.File // bbolt's own
+	stuck  bool     // a panic left bbolt's locks held
 }
 
 // openBolt opens a database, made empty if it is not there.
@@ -63,9 +64,20 @@ func openBolt(path string, lockWait time.Duration, maxSize int) (*bolt, error) {
 	return b, nil
 }
 
-// pin runs fn while no page that can be reached is written to.
-func (b *bolt) pin(fn func() error) error {
-	return guard(func() error { return b.db.View(func(*bbolt.Tx) error { return fn() }) })
+// view runs fn with the tree as the last commit has left it. Meanwhile its pages
+// are not written to; those of any other commit may be.
+func (b *bolt) view(fn func(*tree) error) error {
+	return guard(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error {
+			pageSize := uint64(b.db.Info().PageSize)
+			return fn(&tree{
+				r:        b.handle,
+				pageSize: pageSize,
+				root:     uint64(tx.Cursor().Bucket().Root()),
+				pages:    uint64(tx.Size()) / pageSize,
+			})
+		})
+	})
 }
 
 // update runs fn in a transaction and commits it. After errDamaged the database
@@ -123,7 +135,7 @@ func isDamage(err error) bool {
 
 // lockDir keeps other processes out of the folder as long as the result is open.
 func lockDir(dir string, wait time.Duration) (*bolt, error) {
-	path := dir + string(os.PathSeparator) + "lock"
+	path := filepath.Join(dir, "lock")
 	b, err := openBolt(path, wait, 0)
 	if err != nil && isDamage(err) {
 		// A power cut in the moment it was made. There is nothing in it.

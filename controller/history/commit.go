@@ -74,9 +74,9 @@ func (s *Store) write(batch []*pending) error {
 }
 
 // writeTo commits one transaction and returns the marks that it raised. It
-// always commits, be it all duplicates: if the commit before
-// failed in its very last step, its reports are in the file although nobody was
-// told, and it takes a commit that succeeds to be sure of them.
+// always commits, be it all duplicates: if the commit before failed in its very
+// last step, its reports are in the file although nobody was told, and it takes
+// a commit that succeeds to be sure of them.
 func (s *Store) writeTo(f *file, batch []*pending, at uint64) (fresh marks, err error) {
 	fresh = marks{}
 	err = f.db.update(func(tx *bbolt.Tx) error {

@@ -23,9 +23,7 @@ func filled(t testing.TB, n int) Config {
 	t.Helper()
 	cfg := Config{Dir: t.TempDir(), now: newClock("2026-11-20T12:00:00Z").now, lockWait: 100 * time.Millisecond}
 	s := start(t, cfg)
-	for i := range uint64(n) {
-		add(t, s, "a", 1, i+1)
-	}
+	addMany(t, s, "a", 1, 1, uint64(n))
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -231,8 +229,8 @@ func TestScanGoesOnBehindDamage(t *testing.T) {
 	c := newClock("2026-11-20T00:00:00Z")
 	cfg := Config{Dir: t.TempDir(), now: c.now}
 	s := start(t, cfg)
-	for i := range uint64(500) {
-		add(t, s, "a", 1, i+1)
+	for i := range uint64(50) {
+		addMany(t, s, "a", 1, 10*i+1, 10*i+10)
 		c.add(time.Second)
 	}
 	edit(t, cfg.Dir, day, smash("target-1-250"))
@@ -320,7 +318,7 @@ func TestLeftoversAreRemovedAndStrangersAreNot(t *testing.T) {
 // Wherever a bit flips, the store starts, takes reports, and shows nothing that
 // was not stored.
 func TestAnyBitMayFlip(t *testing.T) {
-	trials := 150
+	trials := 60
 	if s := os.Getenv("SYNMESH_HISTORY_FLIPS"); s != "" {
 		fmt.Sscan(s, &trials)
 	}

@@ -176,9 +176,7 @@ func TestOldFilesAreDeletedWhole(t *testing.T) {
 func TestAFileIsDeletedUnderAScan(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-01T12:00:00Z")
 	s := start(t, Config{Dir: dir, Retention: time.Hour, now: c.now})
-	for i := range uint64(2 * pageRows) {
-		add(t, s, "a", 1, i+1)
-	}
+	addMany(t, s, "a", 1, 1, 2*pageRows)
 	c.add(48 * time.Hour)
 	add(t, s, "b", 1, 1)
 	var got []string

@@ -36,5 +36,6 @@
 //
 // Reports are filed by the controller's clock. If it steps back, stored times
 // go on from the latest one in steps of a nanosecond until the clock has caught
-// up, and the log says so.
+// up, and the log says so. A clock that has once been far ahead therefore leaves
+// files of days to come; until then, everything is filed there.
 package history

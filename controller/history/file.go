@@ -26,8 +26,8 @@ var (
 // file is one file of the intake, open.
 type file struct {
 	name
-	handle *os.File // for reading
-	db     *bolt    // for writing; nil if this process has not made the file
+	db     *bolt    // of a file that this process has made,
+	handle *os.File // or of one that is only read
 
 	mu      sync.Mutex
 	corrupt map[string]struct{} // keys of the records found so
@@ -47,17 +47,14 @@ func createFile(path string, n name, m marks, maxSize int) (*file, error) {
 	if err := os.Rename(tmp, path); err != nil {
 		return nil, err
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := syncPath(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	f, err := openFile(path, n)
+	db, err := openBolt(path, time.Second, maxSize)
 	if err != nil {
 		return nil, err
 	}
-	if f.db, err = openBolt(path, time.Second, maxSize); err != nil {
-		return nil, errors.Join(err, f.close())
-	}
-	return f, nil
+	return &file{name: n, db: db, corrupt: map[string]struct{}{}}, nil
 }
 
 func writeEmpty(path string, m marks, maxSize int) error {
@@ -99,27 +96,23 @@ func openFile(path string, n name) (*file, error) {
 	return f, nil
 }
 
-// view runs fn with the tree as it is now, and keeps it so meanwhile.
+// view runs fn with the tree as it is now.
 func (f *file) view(fn func(*tree) error) error {
-	read := func() error {
-		t, err := readTree(f.handle)
-		if err != nil {
-			return err
-		}
-		return fn(t)
-	}
 	if f.db != nil {
-		return f.db.pin(read)
+		return f.db.view(fn)
 	}
-	return read()
+	t, err := readTree(f.handle)
+	if err != nil {
+		return err
+	}
+	return fn(t)
 }
 
 func (f *file) close() error {
-	err := f.handle.Close()
 	if f.db != nil {
-		err = errors.Join(err, f.db.close())
+		return f.db.close()
 	}
-	return err
+	return f.handle.Close()
 }
 
 // remove removes a file that need not be there.

@@ -121,7 +121,7 @@ func (s *Store) openOrSetAside(n name) (*file, error) {
 	if err := os.Rename(s.path(n.String()), aside); err != nil {
 		return nil, fmt.Errorf("history: set a damaged file aside: %w", err)
 	}
-	return nil, syncDir(s.cfg.Dir)
+	return nil, syncPath(s.cfg.Dir)
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.cfg.Dir, name) }
@@ -136,17 +136,17 @@ func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(filepath.Clean(dir)))
+	return syncPath(filepath.Dir(filepath.Clean(dir)))
 }
 
-// syncDir makes durable which names a folder holds.
-func syncDir(dir string) error {
+// syncPath makes durable what is in a file, or which names a folder holds.
+func syncPath(path string) error {
 	if runtime.GOOS == "windows" {
-		return nil // it cannot be asked for there
+		return nil // it takes the right to write there
 	}
-	d, err := os.Open(dir)
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Sync(), f.Close())
 }

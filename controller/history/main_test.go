@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -28,6 +29,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	if err := flag.Set("rapid.checks", "40"); err != nil { // the command line may say more
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -151,6 +155,25 @@ func add(t testing.TB, s *running, agent string, epoch, sequence uint64) {
 	stored, err := s.Append(t.Context(), agent, report(epoch, sequence, 3))
 	if err != nil || !stored {
 		t.Fatalf("Append of report %d of %s: stored %v, %v", sequence, agent, stored, err)
+	}
+}
+
+// addMany appends reports from one sequence to another, in as few commits as
+// they fit.
+func addMany(t testing.TB, s *running, agent string, epoch, from, to uint64) {
+	t.Helper()
+	var batch []*pending
+	for i := from; i <= to; i++ {
+		p := &pending{stream: stream{agent, epoch}, sequence: i, weight: 1000, done: make(chan struct{})}
+		if err := s.enqueue(t.Context(), p, report(epoch, i, 3)); err != nil {
+			t.Fatal(err)
+		}
+		batch = append(batch, p)
+	}
+	for _, p := range batch {
+		if <-p.done; p.err != nil || !p.stored {
+			t.Fatalf("report %d of %s: stored %v, %v", p.sequence, agent, p.stored, p.err)
+		}
 	}
 }
 

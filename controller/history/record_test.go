@@ -117,6 +117,13 @@ func FuzzTree(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data[:good.pages*pageSize], good.root, uint64(30))
+	circle := make([]byte, 4*pageSize) // a branch of which every child is itself
+	binary.NativeEndian.PutUint16(circle[2*pageSize+8:], branchPage)
+	binary.NativeEndian.PutUint16(circle[2*pageSize+10:], 60)
+	for i := range 60 {
+		binary.NativeEndian.PutUint64(circle[2*pageSize+headerSize*(1+i)+8:], 2)
+	}
+	f.Add(circle, uint64(2), uint64(0))
 	f.Fuzz(func(t *testing.T, data []byte, root, from uint64) {
 		_, _ = readTree(bytes.NewReader(data))
 		tree := &tree{r: bytes.NewReader(data), pageSize: pageSize, root: root, pages: uint64(len(data) / pageSize)}

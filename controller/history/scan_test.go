@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,10 +113,8 @@ func TestScanHoldsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n++; added < 2*pageRows {
-			for range 50 {
-				added++
-				add(t, s, "b", 1, uint64(added))
-			}
+			addMany(t, s, "b", 1, uint64(added+1), uint64(added+50))
+			added += 50
 		}
 	}
 	if n < 10 || len(all(t, s)) != 10+added {
@@ -141,9 +140,7 @@ func TestScanReadsManyPages(t *testing.T) {
 
 func TestScanEndsWithItsContext(t *testing.T) {
 	s := start(t, Config{Dir: t.TempDir()})
-	for i := range uint64(2 * pageRows) {
-		add(t, s, "a", 1, i+1)
-	}
+	addMany(t, s, "a", 1, 1, 2*pageRows)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var errs []error
@@ -163,7 +160,7 @@ func TestScanEndsWithItsContext(t *testing.T) {
 func TestFollowersMissNothing(t *testing.T) {
 	c := newClock("2026-11-20T23:59:00Z")
 	s := start(t, Config{Dir: t.TempDir(), now: c.now})
-	const n = 300
+	const n = 150
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -195,5 +192,46 @@ func TestFollowersMissNothing(t *testing.T) {
 	<-done
 	if next != n+1 {
 		t.Errorf("%d reports came, not %d", next-1, n)
+	}
+}
+
+// Commits reuse the pages of the tree that nobody reads any more, and only
+// those.
+func TestScanSeesWholeReportsWhileOthersAreStored(t *testing.T) {
+	s := start(t, Config{Dir: t.TempDir()})
+	const agents, each = 4, 100
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for a := range agents {
+		wg.Go(func() {
+			for i := range uint64(each) {
+				r := report(1, i+1, 1)
+				r.Blocks[0].Address = make([]byte, 100+int(i*97)%3000)
+				if _, err := s.Append(t.Context(), fmt.Sprint(a), r); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for seen := 0; seen < agents*each && !t.Failed(); {
+		next := map[string]uint64{}
+		n := 0
+		for e, err := range s.Scan(t.Context(), time.Time{}, time.Time{}, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if next[e.Agent]++; e.Report.GetSequence() != next[e.Agent] {
+				t.Fatalf("%s: report %d comes where %d should", e.Agent, e.Report.GetSequence(), next[e.Agent])
+			}
+			n++
+		}
+		if n < seen {
+			t.Fatalf("%d reports, and there were %d before", n, seen)
+		}
+		seen = n
+	}
+	wg.Wait()
+	if st := s.Stats(); st.CorruptRecords+st.DamagedFiles != 0 {
+		t.Errorf("%+v", st)
 	}
 }

@@ -125,6 +125,13 @@ func (s *Store) recover() error {
 			s.files = append(s.files, f)
 		}
 	}
+	if f := s.newest(); f != nil {
+		// A killed process may have left a commit that can be read, but is not
+		// on the disk yet.
+		if err := syncPath(s.path(f.String())); err != nil {
+			return fmt.Errorf("history: sync the newest file: %w", err)
+		}
+	}
 	if err := errors.Join(s.recoverMarks(), s.recoverLast()); err != nil {
 		return fmt.Errorf("history: read the marks: %w", err)
 	}

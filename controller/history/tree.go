@@ -25,10 +25,10 @@ const (
 	maxNode = 16 * maxRecord
 )
 
-// tree reads a bbolt file and trusts nothing in it. bbolt itself does: one
+// tree reads a bbolt file and trusts nothing in it. bbolt trusts everything: one
 // flipped bit can make it panic, follow a wild pointer out of its memory map,
-// recurse without end, or lose its way to rows that are in order. The tree
-// loses what is damaged and, of a damaged page, what it led to, nothing else.
+// recurse without end, or miss rows that are well. The tree misses what is
+// damaged and, if that is a branch, what only it leads to.
 //
 // The format is that of bbolt's internal/common: numbers are in the machine's
 // byte order; a page has a header (id 8 bytes, kind 2, count of elements 2,
@@ -87,8 +87,8 @@ func readMeta(r io.ReaderAt, at int64) (*tree, error) {
 	return t, nil
 }
 
-// readError makes damage of what the disk does not give, lest a
-// bad sector keeps the store from starting.
+// readError makes damage of what the disk does not give, lest a bad sector
+// keeps the store from starting.
 func readError(err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return err
@@ -117,10 +117,9 @@ func (t *tree) bucket(name []byte) (root node, err error) {
 	return root, err
 }
 
-// entries returns a bucket's entries from a key on, and maybe some before it.
-// They are in order, unless they are damaged; nil stands for one
-// that cannot be read. They are valid until the next. Damage that cost
-// entries is in t.damage then.
+// entries returns a bucket's entries from a key on, and maybe some before it, in
+// order as far as they are well; nil stands for one that cannot be read. They
+// are valid until the next one. t.damage tells then if others are missing.
 func (t *tree) entries(root node, from []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) { t.walk(root, span{}, 1, from, yield) }
 }

@@ -1,7 +1,6 @@
 package convert
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -158,21 +157,38 @@ func checkBlock(b *synmeshv1.ResultBlock) error {
 	if n := len(b.GetAddress()); n != 0 && n != 4 && n != 16 {
 		return fmt.Errorf("address has %d bytes; it has 4 or 16, or none", n)
 	}
-	if b.GetPort() > 65535 {
-		return fmt.Errorf("port %d is above 65535", b.GetPort())
+	if err := checkBits("port", 16, b.GetPort()); err != nil {
+		return err
+	}
+	if err := checkStamp(b.GetStamp()); err != nil {
+		return err
 	}
 	for row, o := range b.GetOutcomes() {
-		if o <= 0 || o > synmeshv1.Outcome(probe.Error) {
-			return fmt.Errorf("outcomes[%d] is %d, which is none", row, o)
+		if err := checkOutcome(o); err != nil {
+			return fmt.Errorf("outcomes[%d]: %w", row, err)
+		}
+		if err := checkBits("local_ports", 16, b.GetLocalPorts()[row]); err != nil {
+			return err
 		}
 		if i := b.GetSynAckIndexes()[row]; int(i) > len(b.GetSynAcks()) {
 			return fmt.Errorf("syn_ack_indexes[%d] is %d and there are %d", row, i, len(b.GetSynAcks()))
 		}
 	}
-	for i, n := range b.GetNotes() {
-		if int(n.GetRow()) >= rows {
-			return fmt.Errorf("notes[%d] is about row %d of %d", i, n.GetRow(), rows)
+	for i, m := range b.GetSynAcks() {
+		if err := checkSynAck(m); err != nil {
+			return fmt.Errorf("syn_acks[%d].%w", i, err)
 		}
+	}
+	last := -1
+	for i, n := range b.GetNotes() {
+		row := int(n.GetRow())
+		if row >= rows {
+			return fmt.Errorf("notes[%d] is about row %d of %d", i, row, rows)
+		}
+		if row <= last { // Rows looks at each once
+			return fmt.Errorf("notes[%d] is about row %d, after row %d; rows rise", i, row, last)
+		}
+		last = row
 		if _, err := toICMP(n.GetIcmp()); err != nil {
 			return fmt.Errorf("notes[%d]: %w", i, err)
 		}
@@ -203,8 +219,11 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 		r := probe.Result{
 			Time: time.Unix(0, at), Agent: agent, Source: b.GetSource(), Target: b.GetTarget(), Remote: remote,
 			LocalPort: uint16(b.GetLocalPorts()[row]), Outcome: probe.Outcome(outcome),
-			RTT: time.Duration(b.GetRtts()[row]), Attempts: 1, Stamp: probe.Stamp(b.GetStamp()),
+			Attempts: 1, Stamp: probe.Stamp(b.GetStamp()),
 			Lateness: time.Duration(b.GetLatenesses()[row]), HostDelay: time.Duration(b.GetHostDelays()[row]),
+		}
+		if r.Outcome.Answered() {
+			r.RTT = time.Duration(b.GetRtts()[row])
 		}
 		if len(b.GetAttempts()) > 0 {
 			r.Attempts = int(b.GetAttempts()[row])
@@ -218,9 +237,9 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 				r.SynAck.Seq = b.GetSynAckSeqs()[row]
 			}
 		}
-		for len(notes) > 0 && int(notes[0].GetRow()) == row {
+		if len(notes) > 0 && int(notes[0].GetRow()) == row {
 			r.ICMP, _ = toICMP(notes[0].GetIcmp()) // CheckReport has looked at it
-			r.Err = cmp.Or(notes[0].GetError(), r.Err)
+			r.Err = notes[0].GetError()
 			notes = notes[1:]
 		}
 		if !yield(&r) {

@@ -34,11 +34,17 @@ func FromResult(r *probe.Result) *synmeshv1.Result {
 
 // ToResult returns the result of a message.
 func ToResult(m *synmeshv1.Result) (probe.Result, error) {
+	if err := checkResult(m); err != nil {
+		return probe.Result{}, err
+	}
 	r := probe.Result{
 		Time: m.GetTime().AsTime(), Agent: m.GetAgent(), Source: m.GetSource(), Target: m.GetTarget(),
-		LocalPort: uint16(m.GetLocalPort()), Outcome: probe.Outcome(m.GetOutcome()), RTT: m.GetRtt().AsDuration(),
+		LocalPort: uint16(m.GetLocalPort()), Outcome: probe.Outcome(m.GetOutcome()),
 		Attempts: int(m.GetAttempts()), Stamp: probe.Stamp(m.GetStamp()), Lateness: m.GetLateness().AsDuration(),
 		HostDelay: m.GetHostDelay().AsDuration(), Drops: int(m.GetDrops()), Err: m.GetError(),
+	}
+	if r.Outcome.Answered() {
+		r.RTT = m.GetRtt().AsDuration()
 	}
 	var err error
 	if m.GetRemote() != "" {
@@ -54,6 +60,60 @@ func ToResult(m *synmeshv1.Result) (probe.Result, error) {
 		r.SynAck.Seq = s.GetSeq()
 	}
 	return r, nil
+}
+
+func checkResult(m *synmeshv1.Result) error {
+	if err := m.GetTime().CheckValid(); err != nil {
+		return fmt.Errorf("time: %w", err)
+	}
+	if err := checkOutcome(m.GetOutcome()); err != nil {
+		return fmt.Errorf("outcome: %w", err)
+	}
+	if probe.Outcome(m.GetOutcome()).Answered() && m.GetRtt() == nil {
+		return fmt.Errorf("rtt is missing of outcome %s", probe.Outcome(m.GetOutcome()))
+	}
+	if err := checkStamp(m.GetStamp()); err != nil {
+		return err
+	}
+	if err := checkBits("local_port", 16, m.GetLocalPort()); err != nil {
+		return err
+	}
+	if err := checkSynAck(m.GetSynAck()); err != nil {
+		return fmt.Errorf("syn_ack.%w", err)
+	}
+	return nil
+}
+
+func checkOutcome(o synmeshv1.Outcome) error {
+	if o <= 0 || o > synmeshv1.Outcome(probe.Error) {
+		return fmt.Errorf("%d is no outcome", o)
+	}
+	return nil
+}
+
+func checkStamp(s synmeshv1.Stamp) error {
+	if s <= 0 || s > synmeshv1.Stamp(probe.StampUser) {
+		return fmt.Errorf("stamp: %d is none", s)
+	}
+	return nil
+}
+
+// checkBits refuses what does not fit a field of so many bits.
+func checkBits(field string, bits int, v uint32) error {
+	if v>>bits != 0 {
+		return fmt.Errorf("%s %d is above %d", field, v, 1<<bits-1)
+	}
+	return nil
+}
+
+func checkSynAck(m *synmeshv1.SynAck) error {
+	if err := checkBits("window", 16, m.GetWindow()); err != nil {
+		return err
+	}
+	if err := checkBits("mss", 16, m.GetMss()); err != nil {
+		return err
+	}
+	return checkBits("ttl", 8, m.GetTtl())
 }
 
 // fromSynAck leaves the sequence number out: blocks have it in a column of its own.
@@ -86,6 +146,12 @@ func fromICMP(i *probe.ICMP) *synmeshv1.Icmp {
 func toICMP(m *synmeshv1.Icmp) (*probe.ICMP, error) {
 	if m == nil {
 		return nil, nil
+	}
+	if err := checkBits("icmp.type", 8, m.GetType()); err != nil {
+		return nil, err
+	}
+	if err := checkBits("icmp.code", 8, m.GetCode()); err != nil {
+		return nil, err
 	}
 	from, ok := netip.AddrFromSlice(m.GetFrom())
 	if !ok {

@@ -98,10 +98,8 @@ func (l *Lab) Close() error {
 		close(l.forks)
 		<-l.forker
 	}
-	for _, k := range l.links {
-		if err := k.close(); err != nil {
-			errs = append(errs, fmt.Errorf("relay between %s and %s: %w", k.ports[0].node.name, k.ports[1].node.name, err))
-		}
+	if err := l.stopRelays(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, n := range l.nodes {
 		n.space.close()

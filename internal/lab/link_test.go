@@ -68,7 +68,11 @@ func stream(t *testing.T, a, b *Node, k *Link, packets int) (numbers []int, c Co
 	}
 	after := countsOf(w)
 	imp := *w.imp.Load()
-	if err := k.Set(Impairment{}); err != nil {
+	marker := Impairment{}
+	if imp.Reorder > 0 {
+		marker.Delay = imp.Hold // It must not overtake a packet that is held back.
+	}
+	if err := k.Set(marker); err != nil {
 		t.Fatal(err)
 	}
 	send(last, packets+1)

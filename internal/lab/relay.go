@@ -78,6 +78,21 @@ func (k *Link) startRelay(imp Impairment) error {
 	return nil
 }
 
+// stopRelays closes all links at once, because the kernel takes some milliseconds to close a packet socket.
+func (l *Lab) stopRelays() error {
+	var closing sync.WaitGroup
+	errs := make([]error, len(l.links))
+	for i, k := range l.links {
+		closing.Go(func() {
+			if err := k.close(); err != nil {
+				errs[i] = fmt.Errorf("relay of %v: %w", k, err)
+			}
+		})
+	}
+	closing.Wait()
+	return errors.Join(errs...)
+}
+
 // close stops both directions, then closes what they share.
 func (k *Link) close() error {
 	if k.wires[0] == nil {

@@ -114,21 +114,25 @@ func (e *Engine) arrived(f *flight, a answer, frame *rawsock.Frame, now reading)
 }
 
 // departed notes when a SYN or a FIN left. The last time counts: where it passes
-// several devices, that is the one nearest to the wire.
-func (e *Engine) departed(s *packet.Segment, stamp int64) {
+// several devices, that is the one nearest to the wire. It returns false for what is not ours.
+func (e *Engine) departed(s *packet.Segment, stamp int64) bool {
 	isn := s.Seq
 	if s.Flags&packet.FIN != 0 {
 		isn--
 	}
 	f := e.table[isn]
-	if f == nil || f.local != s.Src.Port() {
-		return
+	if f == nil || f.local != s.Src.Port() || f.target.plain.Port() != s.Dst.Port() {
+		return false
 	}
 	if s.Flags&packet.FIN != 0 {
 		f.conn.finSent = stamp
-	} else if n := f.named(s.Options.TSVal); n > 0 {
+		return true
+	}
+	n := f.named(s.Options.TSVal)
+	if n > 0 {
 		f.syns[n-1].sent = stamp
 	}
+	return n > 0
 }
 
 // settle takes in the transmit stamps that are waiting and completes the
@@ -155,8 +159,12 @@ func (e *Engine) readStamps() {
 	var seg packet.Segment
 	for _, s := range e.stamps {
 		err := s.Stamps(func(stamp int64, sent []byte) {
-			if decodeTail(&seg, sent) {
-				e.departed(&seg, stamp)
+			// A header says how long it is, but where it begins has to be tried:
+			// other bytes may look like one, but not like one of a flight.
+			for _, size := range tailLens {
+				if seg.DecodeTail(sent, size) == nil && e.departed(&seg, stamp) {
+					return
+				}
 			}
 		})
 		if err != nil {
@@ -165,16 +173,9 @@ func (e *Engine) readStamps() {
 	}
 }
 
-// decodeTail reads a SYN or FIN of ours from the end of a packet. FINs are
-// shorter, with timestamps and without.
-func decodeTail(s *packet.Segment, sent []byte) bool {
-	for _, size := range [...]int{synLen, 32, 20} {
-		if s.DecodeTail(sent, size) == nil {
-			return true
-		}
-	}
-	return false
-}
+// tailLens are how long the headers of our SYNs are, and those of our FINs,
+// with timestamps and without.
+var tailLens = [...]int{synLen, 32, 20}
 
 func synAckOf(s *packet.Segment) probe.SynAck {
 	a := probe.SynAck{

@@ -91,7 +91,7 @@ func (s *Service) Session(st stream) error {
 		}
 		return err
 	case <-session.Done():
-		log.Warn("session ended", "reason", session.Why())
+		log.Info("session ended", "reason", session.Why())
 		return fault.Unavailable("%s", session.Why())
 	}
 }
