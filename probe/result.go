@@ -121,7 +121,7 @@ func (e *Ending) UnmarshalText(b []byte) (err error) { *e, err = endingWords.par
 type Close struct {
 	Ending Ending
 	// Ack is from our FIN to its acknowledgement, Fin from our FIN to the
-	// target's; 0 where there was none.
+	// target's; 0 where there was none, or it came first.
 	Ack, Fin time.Duration
 }
 

@@ -16,6 +16,9 @@ type Summary struct {
 	last    map[flow]time.Duration
 	varied  time.Duration // sum of |difference| between neighbours
 	pairs   int
+	offsets map[flow]uint32 // between the two initial sequence numbers
+	equal   int             // neighbours with the same offset
+	numbers int             // neighbours of which the offsets are known
 }
 
 type flow struct {
@@ -29,6 +32,7 @@ func (s *Summary) Add(r *Result) {
 	if !r.Outcome.Answered() {
 		return
 	}
+	s.addNumbers(r)
 	s.rtts = append(s.rtts, r.RTT)
 	s.ordered = false
 	if s.last == nil {
@@ -40,6 +44,37 @@ func (s *Summary) Add(r *Result) {
 		s.pairs++
 	}
 	s.last[f] = r.RTT
+}
+
+func (s *Summary) addNumbers(r *Result) {
+	if r.SYN == 0 || r.SynAck == nil {
+		return
+	}
+	if s.offsets == nil {
+		s.offsets = make(map[flow]uint32)
+	}
+	f, offset := flow{r.Agent, r.Target, r.LocalPort}, r.SynAck.Seq-r.SYN
+	if before, ok := s.offsets[f]; ok {
+		s.numbers++
+		if before == offset {
+			s.equal++
+		}
+	}
+	s.offsets[f] = offset
+}
+
+// Cookies says whether the target seems to answer with SYN cookies (RFC 4987
+// section 3.6): "likely", "unlikely", or "unknown" for want of observations. A cookie is our
+// sequence number plus a hash of addresses and ports that changes once a
+// minute, so its offset from ours stays the same; other sequence numbers rise.
+func (s *Summary) Cookies() string {
+	switch {
+	case s.numbers == 0:
+		return "unknown"
+	case s.equal*2 >= s.numbers:
+		return "likely"
+	}
+	return "unlikely"
 }
 
 // Count returns the results that had the outcome.

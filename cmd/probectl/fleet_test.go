@@ -188,7 +188,7 @@ func TestAHostAloneMeasuresItself(t *testing.T) {
 		}
 	}
 	for _, field := range []string{"time", "agent", "target", "remote", "local_port", "outcome", "rtt_seconds", "attempts",
-		"stamp", "lateness_seconds", "host_delay_seconds", "syn_ack", "seq", "window", "mss", "window_scale", "sack_permitted", "timestamps", "ttl"} {
+		"stamp", "lateness_seconds", "host_delay_seconds", "syn", "syn_ack", "window", "mss", "window_scale", "sack_permitted", "timestamps", "ttl"} {
 		if n := strings.Count(stdout, `"`+field+`":`); n != 5 {
 			t.Errorf("field %s is there %d times", field, n)
 		}
@@ -286,7 +286,7 @@ func TestWhatTheControllerRefusesIsAUsageError(t *testing.T) {
 		args []string
 		says string
 	}{
-		{[]string{"run", "nobody"}, `target "nobody" has no port and is no agent of this fleet; write nobody:443, or see probectl get agents`},
+		{[]string{"run", "nobody"}, `target "nobody": no port; write nobody:443; nor is it an agent of this fleet: see probectl get agents`},
 		{[]string{"run", "fra-1", "--from", "dc=nyc"}, `no agent matches "dc=nyc"; see probectl get agents for names and labels`},
 		{[]string{"matrix", "mesh", "--by", "rack"}, `no agent has the label "rack"; see probectl get agents`},
 	} {

@@ -22,6 +22,8 @@ type runFlags struct {
 	timeout  seconds
 	v4, v6   bool
 	flows    int
+	mode     probe.Mode
+	retries  int
 	failIf   string
 }
 
@@ -59,15 +61,27 @@ The agents that --from selects do the measuring, as in --from dc=nyc or
 	fs.BoolVarP(&f.v4, "ipv4", "4", false, "use IPv4 only")
 	fs.BoolVarP(&f.v6, "ipv6", "6", false, "use IPv6 only")
 	fs.IntVar(&f.flows, "flows", 1, "source ports to probe each target from")
+	fs.TextVar(&f.mode, "mode", probe.HalfOpen, "half-open; full: open the connection and close it in order; or connect: have the kernel do it, which needs no privilege")
+	fs.IntVar(&f.retries, "retries", 0, "how often a SYN is sent again that is not answered: after 1 s, then 2 s, then 4 s")
 	fs.StringVar(&f.failIf, "fail-if", "", "exit with 1 if a condition holds of any line of the summary, as in 'p99>5ms,loss>1%'")
 	a.output = asTable
 	fs.VarP(&a.output, "output", "o", "form of the output: "+strings.Join(formats, ", "))
 	return c
 }
 
+// ports tells whether a target has several ports.
+func (f *runFlags) ports() bool {
+	for _, text := range f.targets {
+		if ts, err := probe.ParseTargets(text); err == nil && len(ts) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
 // spec checks the flags.
 func (f *runFlags) spec(fleet bool) (probe.Spec, error) {
-	s := probe.Spec{Count: f.count, Interval: time.Duration(f.interval), Timeout: time.Duration(f.timeout), Flows: f.flows}
+	s := probe.Spec{Count: f.count, Interval: time.Duration(f.interval), Timeout: time.Duration(f.timeout), Flows: f.flows, Mode: f.mode, Retries: f.retries}
 	switch {
 	case f.v4 && f.v6:
 		return s, errors.New("-4 and -6 exclude each other")
@@ -110,7 +124,7 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if err != nil {
 		return usage(err)
 	}
-	r := newRunReport(a, limits)
+	r := newRunReport(a, f, limits)
 	if fleet {
 		err = a.runFleet(ctx, spec, f.from, r)
 	} else {

@@ -15,13 +15,18 @@ import (
 )
 
 // series is one line of a summary.
-type series struct{ agent, target string }
+type series struct {
+	agent, target string
+	flow          uint16 // the source port, if there are several
+}
 
 // runReport gathers what a run finds and shows it. The progress display reads
 // it while results come in.
 type runReport struct {
 	app      *app
 	limits   []threshold
+	flows    bool          // each is summed up by itself
+	ports    bool          // what counts is which ports are open
 	writer   *resultWriter // for formats that go out one by one
 	progress *progress     // nil if nobody watches
 
@@ -34,8 +39,8 @@ type runReport struct {
 	failed  error          // of writing
 }
 
-func newRunReport(a *app, limits []threshold) *runReport {
-	return &runReport{app: a, limits: limits, sums: make(map[series]*probe.Summary), writer: newResultWriter(a.out, a.output)}
+func newRunReport(a *app, f *runFlags, limits []threshold) *runReport {
+	return &runReport{app: a, limits: limits, flows: f.flows > 1, ports: f.ports(), sums: make(map[series]*probe.Summary), writer: newResultWriter(a.out, a.output)}
 }
 
 // begin is called once the run is under way.
@@ -51,7 +56,10 @@ func (r *runReport) begin(name string, agents []string) {
 func (r *runReport) add(res *probe.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := series{res.Agent, res.Target}
+	key := series{agent: res.Agent, target: res.Target}
+	if r.flows {
+		key.flow = res.LocalPort
+	}
 	if r.sums[key] == nil {
 		r.sums[key] = &probe.Summary{}
 	}
@@ -160,7 +168,7 @@ func (r *runReport) why() string {
 
 func (r *runReport) order() []series {
 	return slices.SortedFunc(maps.Keys(r.sums), func(a, b series) int {
-		return cmp.Or(cmp.Compare(a.agent, b.agent), cmp.Compare(a.target, b.target))
+		return cmp.Or(cmp.Compare(a.agent, b.agent), compareTargets(a.target, b.target), cmp.Compare(a.flow, b.flow))
 	})
 }
 
@@ -168,16 +176,30 @@ func (r *runReport) order() []series {
 func (r *runReport) table() *table {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ports {
+		return r.portTable()
+	}
 	t := &table{left: 2, alarm: make(map[int]bool)}
-	t.header = []string{"AGENT", "TARGET", "SENT", "OPEN"}
+	t.header = []string{"AGENT", "TARGET"}
+	if r.flows {
+		t.header = append(t.header, "FLOW")
+	}
+	t.header = append(t.header, "SENT", "OPEN")
 	wide := r.app.output == asWide
 	if wide {
 		t.header = append(t.header, "CLOSED", "UNREACHABLE", "TIMEOUT", "ERROR")
 	}
 	t.header = append(t.header, "LOSS", "MIN", "P50", "P90", "P99", "MAX", "JITTER")
+	if wide {
+		t.header = append(t.header, "SYN COOKIES")
+	}
 	for i, key := range r.order() {
 		s := r.sums[key]
-		row := []string{key.agent, key.target, fmt.Sprint(s.Sent()), fmt.Sprint(s.Count(probe.Open))}
+		row := []string{key.agent, key.target}
+		if r.flows {
+			row = append(row, fmt.Sprint(key.flow))
+		}
+		row = append(row, fmt.Sprint(s.Sent()), fmt.Sprint(s.Count(probe.Open)))
 		if wide {
 			for _, o := range probe.Outcomes()[1:] {
 				row = append(row, fmt.Sprint(s.Count(o)))
@@ -187,7 +209,11 @@ func (r *runReport) table() *table {
 		for _, q := range []float64{0, 0.5, 0.9, 0.99, 1} {
 			row = append(row, ifAny(s.Answered(), s.Quantile(q)))
 		}
-		t.rows = append(t.rows, append(row, ifAny(s.Answered()-1, s.Jitter())))
+		row = append(row, ifAny(s.Answered()-1, s.Jitter()))
+		if wide {
+			row = append(row, s.Cookies())
+		}
+		t.rows = append(t.rows, row)
 		t.alarm[i] = s.Answered() < s.Sent()
 	}
 	return t

@@ -49,6 +49,7 @@ func Parse(m *synmeshv1.Measurement) (Measurement, error) {
 	p.spec = probe.Spec{
 		Interval: orElse(m.GetInterval(), probe.DefaultInterval), Timeout: orElse(m.GetTimeout(), probe.DefaultTimeout),
 		Flows: int(m.GetFlows()), Family: convert.ToFamily(m.GetFamily()),
+		Mode: convert.ToMode(m.GetMode()), Retries: int(m.GetRetries()),
 	}
 	if p.spec.Flows == 0 {
 		p.spec.Flows = 1

@@ -87,9 +87,11 @@ func (w *builder) add(r *probe.Result) {
 	m.SynAckIndexes = append(m.SynAckIndexes, index)
 	if w.seqs {
 		m.SynAckSeqs = append(m.SynAckSeqs, seq)
+		m.SynSeqs = append(m.SynSeqs, r.SYN)
 	}
-	if r.ICMP != nil || r.Err != "" {
-		m.Notes = append(m.Notes, &synmeshv1.ResultNote{Row: uint32(row), Icmp: fromICMP(r.ICMP), Error: r.Err})
+	if r.ICMP != nil || r.Err != "" || r.Retry != nil || r.Close != nil {
+		m.Notes = append(m.Notes, &synmeshv1.ResultNote{Row: uint32(row), Icmp: fromICMP(r.ICMP), Error: r.Err,
+			Retry: fromRetry(r.Retry), Close: fromClose(r.Close)})
 	}
 }
 
@@ -148,6 +150,7 @@ func checkBlock(b *synmeshv1.ResultBlock) error {
 		{"drops", len(b.GetDrops()), true},
 		{"syn_ack_indexes", len(b.GetSynAckIndexes()), false},
 		{"syn_ack_seqs", len(b.GetSynAckSeqs()), true},
+		{"syn_seqs", len(b.GetSynSeqs()), true},
 	}
 	for _, c := range columns {
 		if c.len != rows && !(c.optional && c.len == 0) {
@@ -197,7 +200,7 @@ func checkBlock(b *synmeshv1.ResultBlock) error {
 }
 
 // Rows returns the results of a report that CheckReport has passed, as the
-// agent's, one block after the other. Each is valid until the next.
+// agent's, one block after the other. Each, with what it points to, is valid until the next.
 func Rows(agent string, m *synmeshv1.Report) iter.Seq[*probe.Result] {
 	return func(yield func(*probe.Result) bool) {
 		for _, b := range m.GetBlocks() {
@@ -214,9 +217,11 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 		remote = netip.AddrPortFrom(addr, uint16(b.GetPort()))
 	}
 	at, notes := b.GetStart(), b.GetNotes()
+	var r probe.Result
+	var synAck probe.SynAck
 	for row, outcome := range b.GetOutcomes() {
 		at += b.GetTimeDeltas()[row]
-		r := probe.Result{
+		r = probe.Result{
 			Time: time.Unix(0, at), Agent: agent, Source: b.GetSource(), Target: b.GetTarget(), Remote: remote,
 			LocalPort: uint16(b.GetLocalPorts()[row]), Outcome: probe.Outcome(outcome),
 			Attempts: 1, Stamp: probe.Stamp(b.GetStamp()),
@@ -231,11 +236,15 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 		if len(b.GetDrops()) > 0 {
 			r.Drops = int(b.GetDrops()[row])
 		}
+		if len(b.GetSynSeqs()) > 0 {
+			r.SYN = b.GetSynSeqs()[row]
+		}
 		if i := b.GetSynAckIndexes()[row]; i > 0 {
-			r.SynAck = toSynAck(b.GetSynAcks()[i-1])
+			synAck = toSynAck(b.GetSynAcks()[i-1])
 			if len(b.GetSynAckSeqs()) > 0 {
-				r.SynAck.Seq = b.GetSynAckSeqs()[row]
+				synAck.Seq = b.GetSynAckSeqs()[row]
 			}
+			r.SynAck = &synAck
 		}
 		if len(notes) > 0 && int(notes[0].GetRow()) == row {
 			r.ICMP, _ = toICMP(notes[0].GetIcmp()) // CheckReport has looked at it

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -17,7 +18,8 @@ func FromResult(r *probe.Result) *synmeshv1.Result {
 		Time: timestamppb.New(r.Time), Agent: r.Agent, Source: r.Source, Target: r.Target,
 		LocalPort: uint32(r.LocalPort), Outcome: synmeshv1.Outcome(r.Outcome), Attempts: uint32(r.Attempts),
 		Stamp: synmeshv1.Stamp(r.Stamp), Lateness: durationpb.New(r.Lateness), HostDelay: durationpb.New(r.HostDelay),
-		Drops: uint32(r.Drops), Icmp: fromICMP(r.ICMP), Error: r.Err,
+		Drops: uint32(r.Drops), Icmp: fromICMP(r.ICMP), Error: r.Err, SynSeq: r.SYN,
+		Retry: fromRetry(r.Retry), Close: fromClose(r.Close),
 	}
 	if r.Remote.IsValid() {
 		m.Remote = r.Remote.String()
@@ -41,7 +43,8 @@ func ToResult(m *synmeshv1.Result) (probe.Result, error) {
 		Time: m.GetTime().AsTime(), Agent: m.GetAgent(), Source: m.GetSource(), Target: m.GetTarget(),
 		LocalPort: uint16(m.GetLocalPort()), Outcome: probe.Outcome(m.GetOutcome()),
 		Attempts: int(m.GetAttempts()), Stamp: probe.Stamp(m.GetStamp()), Lateness: m.GetLateness().AsDuration(),
-		HostDelay: m.GetHostDelay().AsDuration(), Drops: int(m.GetDrops()), Err: m.GetError(),
+		HostDelay: m.GetHostDelay().AsDuration(), Drops: int(m.GetDrops()), Err: m.GetError(), SYN: m.GetSynSeq(),
+		Retry: toRetry(m.GetRetry()), Close: toClose(m.GetClose()),
 	}
 	if r.Outcome.Answered() {
 		r.RTT = m.GetRtt().AsDuration()
@@ -56,21 +59,22 @@ func ToResult(m *synmeshv1.Result) (probe.Result, error) {
 		return probe.Result{}, err
 	}
 	if s := m.GetSynAck(); s != nil {
-		r.SynAck = toSynAck(s)
-		r.SynAck.Seq = s.GetSeq()
+		synAck := toSynAck(s)
+		synAck.Seq = s.GetSeq()
+		r.SynAck = &synAck
 	}
 	return r, nil
 }
 
 func checkResult(m *synmeshv1.Result) error {
-	if err := m.GetTime().CheckValid(); err != nil {
-		return fmt.Errorf("time: %w", err)
+	if !m.GetTime().IsValid() {
+		return errors.New("time is missing or outside the years 1 to 9999")
 	}
 	if err := checkOutcome(m.GetOutcome()); err != nil {
 		return fmt.Errorf("outcome: %w", err)
 	}
 	if probe.Outcome(m.GetOutcome()).Answered() && m.GetRtt() == nil {
-		return fmt.Errorf("rtt is missing of outcome %s", probe.Outcome(m.GetOutcome()))
+		return fmt.Errorf("rtt is missing, and the outcome is %s", probe.Outcome(m.GetOutcome()))
 	}
 	if err := checkStamp(m.GetStamp()); err != nil {
 		return err
@@ -119,7 +123,7 @@ func checkSynAck(m *synmeshv1.SynAck) error {
 // fromSynAck leaves the sequence number out: blocks have it in a column of its own.
 func fromSynAck(s *probe.SynAck) *synmeshv1.SynAck {
 	m := &synmeshv1.SynAck{Window: uint32(s.Window), Mss: uint32(s.MSS),
-		SackPermitted: s.SACKPermitted, Timestamps: s.Timestamps, Ttl: uint32(s.TTL)}
+		SackPermitted: s.SACKPermitted, Timestamps: s.Timestamps, Ecn: s.ECN, Ttl: uint32(s.TTL)}
 	if s.WindowScale >= 0 {
 		scale := uint32(s.WindowScale)
 		m.WindowScale = &scale
@@ -127,9 +131,9 @@ func fromSynAck(s *probe.SynAck) *synmeshv1.SynAck {
 	return m
 }
 
-func toSynAck(m *synmeshv1.SynAck) *probe.SynAck {
-	s := &probe.SynAck{Window: uint16(m.GetWindow()), MSS: uint16(m.GetMss()), WindowScale: -1,
-		SACKPermitted: m.GetSackPermitted(), Timestamps: m.GetTimestamps(), TTL: uint8(m.GetTtl())}
+func toSynAck(m *synmeshv1.SynAck) probe.SynAck {
+	s := probe.SynAck{Window: uint16(m.GetWindow()), MSS: uint16(m.GetMss()), WindowScale: -1,
+		SACKPermitted: m.GetSackPermitted(), Timestamps: m.GetTimestamps(), ECN: m.GetEcn(), TTL: uint8(m.GetTtl())}
 	if m.WindowScale != nil {
 		s.WindowScale = int8(min(m.GetWindowScale(), 14)) // RFC 7323 section 2.3
 	}
@@ -158,4 +162,32 @@ func toICMP(m *synmeshv1.Icmp) (*probe.ICMP, error) {
 		return nil, fmt.Errorf("icmp.from has %d bytes; an address has 4 or 16", len(m.GetFrom()))
 	}
 	return &probe.ICMP{Type: uint8(m.GetType()), Code: uint8(m.GetCode()), From: from}, nil
+}
+
+func fromRetry(r *probe.Retry) *synmeshv1.Retry {
+	if r == nil {
+		return nil
+	}
+	return &synmeshv1.Retry{Answered: uint32(r.Answered), Lost: synmeshv1.Lost(r.Lost), Waited: durationpb.New(r.Waited)}
+}
+
+func toRetry(m *synmeshv1.Retry) *probe.Retry {
+	if m == nil {
+		return nil
+	}
+	return &probe.Retry{Answered: int(m.GetAnswered()), Lost: probe.Lost(m.GetLost()), Waited: m.GetWaited().AsDuration()}
+}
+
+func fromClose(c *probe.Close) *synmeshv1.Close {
+	if c == nil {
+		return nil
+	}
+	return &synmeshv1.Close{Ending: synmeshv1.Ending(c.Ending), Ack: durationpb.New(c.Ack), Fin: durationpb.New(c.Fin)}
+}
+
+func toClose(m *synmeshv1.Close) *probe.Close {
+	if m == nil {
+		return nil
+	}
+	return &probe.Close{Ending: probe.Ending(m.GetEnding()), Ack: m.GetAck().AsDuration(), Fin: m.GetFin().AsDuration()}
 }

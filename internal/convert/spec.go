@@ -13,7 +13,7 @@ import (
 func FromSpec(s *probe.Spec) *synmeshv1.ProbeSpec {
 	m := &synmeshv1.ProbeSpec{
 		Count: int64(s.Count), Interval: durationpb.New(s.Interval), Timeout: durationpb.New(s.Timeout),
-		Flows: int32(s.Flows), Family: FromFamily(s.Family),
+		Flows: int32(s.Flows), Family: FromFamily(s.Family), Mode: synmeshv1.Mode(s.Mode) + 1, Retries: int32(s.Retries),
 	}
 	for _, t := range s.Targets {
 		m.Targets = append(m.Targets, &synmeshv1.Target{Name: t.Name, Address: t.Address()})
@@ -26,7 +26,7 @@ func FromSpec(s *probe.Spec) *synmeshv1.ProbeSpec {
 func ToSpec(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
 	s := probe.Spec{
 		Count: int(m.GetCount()), Interval: m.GetInterval().AsDuration(), Timeout: m.GetTimeout().AsDuration(),
-		Flows: int(m.GetFlows()), Family: ToFamily(m.GetFamily()),
+		Flows: int(m.GetFlows()), Family: ToFamily(m.GetFamily()), Mode: ToMode(m.GetMode()), Retries: int(m.GetRetries()),
 	}
 	for i, t := range m.GetTargets() {
 		address := t.GetAddress()
@@ -62,4 +62,12 @@ func ToFamily(f synmeshv1.AddressFamily) probe.Family {
 		return probe.IPv6
 	}
 	return probe.AnyFamily
+}
+
+// toMode has the enumeration's zero value is the default.
+func ToMode(m synmeshv1.Mode) probe.Mode {
+	if m == synmeshv1.Mode_MODE_UNSPECIFIED {
+		return probe.HalfOpen
+	}
+	return probe.Mode(m - 1)
 }

@@ -370,8 +370,10 @@ type ResultBlock struct {
 	SynAckIndexes []uint32 `protobuf:"varint,16,rep,packed,name=syn_ack_indexes,json=synAckIndexes,proto3" json:"syn_ack_indexes,omitempty"`
 	// Their sequence numbers; empty where nobody asked for them.
 	SynAckSeqs []uint32 `protobuf:"fixed32,17,rep,packed,name=syn_ack_seqs,json=synAckSeqs,proto3" json:"syn_ack_seqs,omitempty"`
-	// What only some rows have.
-	Notes         []*ResultNote `protobuf:"bytes,18,rep,name=notes,proto3" json:"notes,omitempty"`
+	// What only some rows have, in their order.
+	Notes []*ResultNote `protobuf:"bytes,18,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Our initial sequence numbers; empty where nobody asked for them.
+	SynSeqs       []uint32 `protobuf:"fixed32,19,rep,packed,name=syn_seqs,json=synSeqs,proto3" json:"syn_seqs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,12 +534,21 @@ func (x *ResultBlock) GetNotes() []*ResultNote {
 	return nil
 }
 
+func (x *ResultBlock) GetSynSeqs() []uint32 {
+	if x != nil {
+		return x.SynSeqs
+	}
+	return nil
+}
+
 // ResultNote is what only some results have.
 type ResultNote struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Row           uint32                 `protobuf:"varint,1,opt,name=row,proto3" json:"row,omitempty"`
 	Icmp          *Icmp                  `protobuf:"bytes,2,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Retry         *Retry                 `protobuf:"bytes,4,opt,name=retry,proto3" json:"retry,omitempty"`
+	Close         *Close                 `protobuf:"bytes,5,opt,name=close,proto3" json:"close,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -591,6 +602,20 @@ func (x *ResultNote) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ResultNote) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+func (x *ResultNote) GetClose() *Close {
+	if x != nil {
+		return x.Close
+	}
+	return nil
 }
 
 // RunEnd says that an agent has done its part of a run.
@@ -1122,7 +1147,7 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12#\n" +
 	"\bsequence\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\bsequence\x12/\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x17.synmesh.v1.ResultBlockR\x06blocks\x12-\n" +
-	"\brun_ends\x18\x04 \x03(\v2\x12.synmesh.v1.RunEndR\arunEnds\"\xcb\x04\n" +
+	"\brun_ends\x18\x04 \x03(\v2\x12.synmesh.v1.RunEndR\arunEnds\"\xe6\x04\n" +
 	"\vResultBlock\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
@@ -1148,12 +1173,15 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\x0fsyn_ack_indexes\x18\x10 \x03(\rR\rsynAckIndexes\x12 \n" +
 	"\fsyn_ack_seqs\x18\x11 \x03(\aR\n" +
 	"synAckSeqs\x12,\n" +
-	"\x05notes\x18\x12 \x03(\v2\x16.synmesh.v1.ResultNoteR\x05notes\"Z\n" +
+	"\x05notes\x18\x12 \x03(\v2\x16.synmesh.v1.ResultNoteR\x05notes\x12\x19\n" +
+	"\bsyn_seqs\x18\x13 \x03(\aR\asynSeqs\"\xac\x01\n" +
 	"\n" +
 	"ResultNote\x12\x10\n" +
 	"\x03row\x18\x01 \x01(\rR\x03row\x12$\n" +
 	"\x04icmp\x18\x02 \x01(\v2\x10.synmesh.v1.IcmpR\x04icmp\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"L\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12'\n" +
+	"\x05retry\x18\x04 \x01(\v2\x11.synmesh.v1.RetryR\x05retry\x12'\n" +
+	"\x05close\x18\x05 \x01(\v2\x11.synmesh.v1.CloseR\x05close\"L\n" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1a\n" +
 	"\bproduced\x18\x02 \x01(\x04R\bproduced\x12\x14\n" +
@@ -1218,8 +1246,10 @@ var file_synmesh_v1_agent_proto_goTypes = []any{
 	(Stamp)(0),                  // 16: synmesh.v1.Stamp
 	(*SynAck)(nil),              // 17: synmesh.v1.SynAck
 	(*Icmp)(nil),                // 18: synmesh.v1.Icmp
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
-	(*ProbeSpec)(nil),           // 20: synmesh.v1.ProbeSpec
+	(*Retry)(nil),               // 19: synmesh.v1.Retry
+	(*Close)(nil),               // 20: synmesh.v1.Close
+	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
+	(*ProbeSpec)(nil),           // 22: synmesh.v1.ProbeSpec
 }
 var file_synmesh_v1_agent_proto_depIdxs = []int32{
 	1,  // 0: synmesh.v1.SessionRequest.hello:type_name -> synmesh.v1.Hello
@@ -1233,22 +1263,24 @@ var file_synmesh_v1_agent_proto_depIdxs = []int32{
 	17, // 8: synmesh.v1.ResultBlock.syn_acks:type_name -> synmesh.v1.SynAck
 	5,  // 9: synmesh.v1.ResultBlock.notes:type_name -> synmesh.v1.ResultNote
 	18, // 10: synmesh.v1.ResultNote.icmp:type_name -> synmesh.v1.Icmp
-	8,  // 11: synmesh.v1.SessionResponse.welcome:type_name -> synmesh.v1.Welcome
-	9,  // 12: synmesh.v1.SessionResponse.timetable:type_name -> synmesh.v1.Timetable
-	11, // 13: synmesh.v1.SessionResponse.start_run:type_name -> synmesh.v1.StartRun
-	12, // 14: synmesh.v1.SessionResponse.cancel_run:type_name -> synmesh.v1.CancelRun
-	13, // 15: synmesh.v1.SessionResponse.acknowledge:type_name -> synmesh.v1.Acknowledge
-	10, // 16: synmesh.v1.Timetable.entries:type_name -> synmesh.v1.TimetableEntry
-	19, // 17: synmesh.v1.Timetable.expiry:type_name -> google.protobuf.Duration
-	20, // 18: synmesh.v1.TimetableEntry.spec:type_name -> synmesh.v1.ProbeSpec
-	20, // 19: synmesh.v1.StartRun.spec:type_name -> synmesh.v1.ProbeSpec
-	0,  // 20: synmesh.v1.AgentService.Session:input_type -> synmesh.v1.SessionRequest
-	7,  // 21: synmesh.v1.AgentService.Session:output_type -> synmesh.v1.SessionResponse
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 11: synmesh.v1.ResultNote.retry:type_name -> synmesh.v1.Retry
+	20, // 12: synmesh.v1.ResultNote.close:type_name -> synmesh.v1.Close
+	8,  // 13: synmesh.v1.SessionResponse.welcome:type_name -> synmesh.v1.Welcome
+	9,  // 14: synmesh.v1.SessionResponse.timetable:type_name -> synmesh.v1.Timetable
+	11, // 15: synmesh.v1.SessionResponse.start_run:type_name -> synmesh.v1.StartRun
+	12, // 16: synmesh.v1.SessionResponse.cancel_run:type_name -> synmesh.v1.CancelRun
+	13, // 17: synmesh.v1.SessionResponse.acknowledge:type_name -> synmesh.v1.Acknowledge
+	10, // 18: synmesh.v1.Timetable.entries:type_name -> synmesh.v1.TimetableEntry
+	21, // 19: synmesh.v1.Timetable.expiry:type_name -> google.protobuf.Duration
+	22, // 20: synmesh.v1.TimetableEntry.spec:type_name -> synmesh.v1.ProbeSpec
+	22, // 21: synmesh.v1.StartRun.spec:type_name -> synmesh.v1.ProbeSpec
+	0,  // 22: synmesh.v1.AgentService.Session:input_type -> synmesh.v1.SessionRequest
+	7,  // 23: synmesh.v1.AgentService.Session:output_type -> synmesh.v1.SessionResponse
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_agent_proto_init() }

@@ -40,8 +40,11 @@ type Measurement struct {
 	// How long an answer is waited for. Absent: 3 s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Source ports that each target is probed from; 0: 1.
-	Flows         int32         `protobuf:"varint,7,opt,name=flows,proto3" json:"flows,omitempty"`
-	Family        AddressFamily `protobuf:"varint,8,opt,name=family,proto3,enum=synmesh.v1.AddressFamily" json:"family,omitempty"`
+	Flows  int32         `protobuf:"varint,7,opt,name=flows,proto3" json:"flows,omitempty"`
+	Family AddressFamily `protobuf:"varint,8,opt,name=family,proto3,enum=synmesh.v1.AddressFamily" json:"family,omitempty"`
+	Mode   Mode          `protobuf:"varint,9,opt,name=mode,proto3,enum=synmesh.v1.Mode" json:"mode,omitempty"`
+	// How often a SYN is sent again that is not answered.
+	Retries       int32 `protobuf:"varint,10,opt,name=retries,proto3" json:"retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,6 +144,20 @@ func (x *Measurement) GetFamily() AddressFamily {
 		return x.Family
 	}
 	return AddressFamily_ADDRESS_FAMILY_UNSPECIFIED
+}
+
+func (x *Measurement) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+func (x *Measurement) GetRetries() int32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
 }
 
 type isMeasurement_Destination interface {
@@ -303,7 +320,7 @@ var File_synmesh_v1_measurement_proto protoreflect.FileDescriptor
 const file_synmesh_v1_measurement_proto_rawDesc = "" +
 	"\n" +
 	"\x1csynmesh/v1/measurement.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\"\x95\x03\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\"\xdf\x03\n" +
 	"\vMeasurement\x121\n" +
 	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,63}$R\x04name\x12\"\n" +
 	"\asources\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\asources\x122\n" +
@@ -312,7 +329,10 @@ const file_synmesh_v1_measurement_proto_rawDesc = "" +
 	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
 	"\x05flows\x18\a \x01(\x05R\x05flows\x12;\n" +
-	"\x06family\x18\b \x01(\x0e2\x19.synmesh.v1.AddressFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06familyB\x14\n" +
+	"\x06family\x18\b \x01(\x0e2\x19.synmesh.v1.AddressFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family\x12.\n" +
+	"\x04mode\x18\t \x01(\x0e2\x10.synmesh.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x18\n" +
+	"\aretries\x18\n" +
+	" \x01(\x05R\aretriesB\x14\n" +
 	"\vdestination\x12\x05\xbaH\x02\b\x01\"3\n" +
 	"\n" +
 	"TargetList\x12%\n" +
@@ -342,6 +362,7 @@ var file_synmesh_v1_measurement_proto_goTypes = []any{
 	(*MeasurementFile)(nil),     // 3: synmesh.v1.MeasurementFile
 	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 	(AddressFamily)(0),          // 5: synmesh.v1.AddressFamily
+	(Mode)(0),                   // 6: synmesh.v1.Mode
 }
 var file_synmesh_v1_measurement_proto_depIdxs = []int32{
 	1, // 0: synmesh.v1.Measurement.targets:type_name -> synmesh.v1.TargetList
@@ -349,12 +370,13 @@ var file_synmesh_v1_measurement_proto_depIdxs = []int32{
 	4, // 2: synmesh.v1.Measurement.interval:type_name -> google.protobuf.Duration
 	4, // 3: synmesh.v1.Measurement.timeout:type_name -> google.protobuf.Duration
 	5, // 4: synmesh.v1.Measurement.family:type_name -> synmesh.v1.AddressFamily
-	0, // 5: synmesh.v1.MeasurementFile.measurements:type_name -> synmesh.v1.Measurement
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	6, // 5: synmesh.v1.Measurement.mode:type_name -> synmesh.v1.Mode
+	0, // 6: synmesh.v1.MeasurementFile.measurements:type_name -> synmesh.v1.Measurement
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_measurement_proto_init() }

@@ -74,6 +74,63 @@ func (AddressFamily) EnumDescriptor() ([]byte, []int) {
 	return file_synmesh_v1_probe_proto_rawDescGZIP(), []int{0}
 }
 
+// Mode is how far a handshake goes.
+type Mode int32
+
+const (
+	// MODE_HALF_OPEN.
+	Mode_MODE_UNSPECIFIED Mode = 0
+	// A SYN; the SYN-ACK is answered with a RST.
+	Mode_MODE_HALF_OPEN Mode = 1
+	// The connection is opened, and closed in order.
+	Mode_MODE_FULL Mode = 2
+	// The kernel opens and closes the connection.
+	Mode_MODE_CONNECT Mode = 3
+)
+
+// Enum value maps for Mode.
+var (
+	Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_HALF_OPEN",
+		2: "MODE_FULL",
+		3: "MODE_CONNECT",
+	}
+	Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_HALF_OPEN":   1,
+		"MODE_FULL":        2,
+		"MODE_CONNECT":     3,
+	}
+)
+
+func (x Mode) Enum() *Mode {
+	p := new(Mode)
+	*p = x
+	return p
+}
+
+func (x Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_synmesh_v1_probe_proto_enumTypes[1].Descriptor()
+}
+
+func (Mode) Type() protoreflect.EnumType {
+	return &file_synmesh_v1_probe_proto_enumTypes[1]
+}
+
+func (x Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mode.Descriptor instead.
+func (Mode) EnumDescriptor() ([]byte, []int) {
+	return file_synmesh_v1_probe_proto_rawDescGZIP(), []int{1}
+}
+
 // Target is what is probed: one port of one host.
 type Target struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -141,8 +198,11 @@ type ProbeSpec struct {
 	// How long an answer is waited for.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Source ports that each target is probed from.
-	Flows         int32         `protobuf:"varint,5,opt,name=flows,proto3" json:"flows,omitempty"`
-	Family        AddressFamily `protobuf:"varint,6,opt,name=family,proto3,enum=synmesh.v1.AddressFamily" json:"family,omitempty"`
+	Flows  int32         `protobuf:"varint,5,opt,name=flows,proto3" json:"flows,omitempty"`
+	Family AddressFamily `protobuf:"varint,6,opt,name=family,proto3,enum=synmesh.v1.AddressFamily" json:"family,omitempty"`
+	Mode   Mode          `protobuf:"varint,7,opt,name=mode,proto3,enum=synmesh.v1.Mode" json:"mode,omitempty"`
+	// How often a SYN is sent again that is not answered: after 1 s, then 2 s, then 4 s (RFC 6298).
+	Retries       int32 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +279,20 @@ func (x *ProbeSpec) GetFamily() AddressFamily {
 	return AddressFamily_ADDRESS_FAMILY_UNSPECIFIED
 }
 
+func (x *ProbeSpec) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+func (x *ProbeSpec) GetRetries() int32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
 var File_synmesh_v1_probe_proto protoreflect.FileDescriptor
 
 const file_synmesh_v1_probe_proto_rawDesc = "" +
@@ -228,7 +302,7 @@ const file_synmesh_v1_probe_proto_rawDesc = "" +
 	"\x06Target\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x04name\x12\"\n" +
-	"\aaddress\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\aaddress\"\xaa\x02\n" +
+	"\aaddress\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\aaddress\"\xf4\x02\n" +
 	"\tProbeSpec\x128\n" +
 	"\atargets\x18\x01 \x03(\v2\x12.synmesh.v1.TargetB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\atargets\x12\x14\n" +
@@ -236,11 +310,18 @@ const file_synmesh_v1_probe_proto_rawDesc = "" +
 	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\binterval\x12;\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\atimeout\x12\x14\n" +
 	"\x05flows\x18\x05 \x01(\x05R\x05flows\x12;\n" +
-	"\x06family\x18\x06 \x01(\x0e2\x19.synmesh.v1.AddressFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family*a\n" +
+	"\x06family\x18\x06 \x01(\x0e2\x19.synmesh.v1.AddressFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family\x12.\n" +
+	"\x04mode\x18\a \x01(\x0e2\x10.synmesh.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x18\n" +
+	"\aretries\x18\b \x01(\x05R\aretries*a\n" +
 	"\rAddressFamily\x12\x1e\n" +
 	"\x1aADDRESS_FAMILY_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ADDRESS_FAMILY_IPV4\x10\x01\x12\x17\n" +
-	"\x13ADDRESS_FAMILY_IPV6\x10\x02B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
+	"\x13ADDRESS_FAMILY_IPV6\x10\x02*Q\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eMODE_HALF_OPEN\x10\x01\x12\r\n" +
+	"\tMODE_FULL\x10\x02\x12\x10\n" +
+	"\fMODE_CONNECT\x10\x03B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
 
 var (
 	file_synmesh_v1_probe_proto_rawDescOnce sync.Once
@@ -254,24 +335,26 @@ func file_synmesh_v1_probe_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_probe_proto_rawDescData
 }
 
-var file_synmesh_v1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_synmesh_v1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_synmesh_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_synmesh_v1_probe_proto_goTypes = []any{
 	(AddressFamily)(0),          // 0: synmesh.v1.AddressFamily
-	(*Target)(nil),              // 1: synmesh.v1.Target
-	(*ProbeSpec)(nil),           // 2: synmesh.v1.ProbeSpec
-	(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
+	(Mode)(0),                   // 1: synmesh.v1.Mode
+	(*Target)(nil),              // 2: synmesh.v1.Target
+	(*ProbeSpec)(nil),           // 3: synmesh.v1.ProbeSpec
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_synmesh_v1_probe_proto_depIdxs = []int32{
-	1, // 0: synmesh.v1.ProbeSpec.targets:type_name -> synmesh.v1.Target
-	3, // 1: synmesh.v1.ProbeSpec.interval:type_name -> google.protobuf.Duration
-	3, // 2: synmesh.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
+	2, // 0: synmesh.v1.ProbeSpec.targets:type_name -> synmesh.v1.Target
+	4, // 1: synmesh.v1.ProbeSpec.interval:type_name -> google.protobuf.Duration
+	4, // 2: synmesh.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
 	0, // 3: synmesh.v1.ProbeSpec.family:type_name -> synmesh.v1.AddressFamily
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	1, // 4: synmesh.v1.ProbeSpec.mode:type_name -> synmesh.v1.Mode
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_probe_proto_init() }
@@ -284,7 +367,7 @@ func file_synmesh_v1_probe_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_probe_proto_rawDesc), len(file_synmesh_v1_probe_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -144,6 +144,115 @@ func (Stamp) EnumDescriptor() ([]byte, []int) {
 	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{1}
 }
 
+// Lost says what of a handshake was lost on the way, as far as the evidence tells.
+type Lost int32
+
+const (
+	// The answer does not tell which SYN it answers.
+	Lost_LOST_UNSPECIFIED Lost = 0
+	// The target never saw the SYNs before the one it answered.
+	Lost_LOST_SYN Lost = 1
+	// The target saw an earlier SYN than the last, and its answer to that was lost or late.
+	Lost_LOST_SYN_ACK Lost = 2
+)
+
+// Enum value maps for Lost.
+var (
+	Lost_name = map[int32]string{
+		0: "LOST_UNSPECIFIED",
+		1: "LOST_SYN",
+		2: "LOST_SYN_ACK",
+	}
+	Lost_value = map[string]int32{
+		"LOST_UNSPECIFIED": 0,
+		"LOST_SYN":         1,
+		"LOST_SYN_ACK":     2,
+	}
+)
+
+func (x Lost) Enum() *Lost {
+	p := new(Lost)
+	*p = x
+	return p
+}
+
+func (x Lost) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Lost) Descriptor() protoreflect.EnumDescriptor {
+	return file_synmesh_v1_result_proto_enumTypes[2].Descriptor()
+}
+
+func (Lost) Type() protoreflect.EnumType {
+	return &file_synmesh_v1_result_proto_enumTypes[2]
+}
+
+func (x Lost) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Lost.Descriptor instead.
+func (Lost) EnumDescriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{2}
+}
+
+// Ending says how a connection was closed.
+type Ending int32
+
+const (
+	Ending_ENDING_UNSPECIFIED Ending = 0
+	// FIN, ACK, FIN, ACK (RFC 9293).
+	Ending_ENDING_ORDERLY Ending = 1
+	// The target sent a RST.
+	Ending_ENDING_RESET Ending = 2
+	// The target did not do its part in time.
+	Ending_ENDING_UNCLOSED Ending = 3
+)
+
+// Enum value maps for Ending.
+var (
+	Ending_name = map[int32]string{
+		0: "ENDING_UNSPECIFIED",
+		1: "ENDING_ORDERLY",
+		2: "ENDING_RESET",
+		3: "ENDING_UNCLOSED",
+	}
+	Ending_value = map[string]int32{
+		"ENDING_UNSPECIFIED": 0,
+		"ENDING_ORDERLY":     1,
+		"ENDING_RESET":       2,
+		"ENDING_UNCLOSED":    3,
+	}
+)
+
+func (x Ending) Enum() *Ending {
+	p := new(Ending)
+	*p = x
+	return p
+}
+
+func (x Ending) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Ending) Descriptor() protoreflect.EnumDescriptor {
+	return file_synmesh_v1_result_proto_enumTypes[3].Descriptor()
+}
+
+func (Ending) Type() protoreflect.EnumType {
+	return &file_synmesh_v1_result_proto_enumTypes[3]
+}
+
+func (x Ending) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Ending.Descriptor instead.
+func (Ending) EnumDescriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{3}
+}
+
 // SynAck is what a target's SYN-ACK said (RFC 9293, RFC 7323, RFC 2018).
 type SynAck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -158,7 +267,9 @@ type SynAck struct {
 	SackPermitted bool    `protobuf:"varint,5,opt,name=sack_permitted,json=sackPermitted,proto3" json:"sack_permitted,omitempty"`
 	Timestamps    bool    `protobuf:"varint,6,opt,name=timestamps,proto3" json:"timestamps,omitempty"`
 	// Or the hop limit, as it arrived.
-	Ttl           uint32 `protobuf:"varint,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl uint32 `protobuf:"varint,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// The target agreed to explicit congestion notification (RFC 3168).
+	Ecn           bool `protobuf:"varint,8,opt,name=ecn,proto3" json:"ecn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +353,139 @@ func (x *SynAck) GetTtl() uint32 {
 	return 0
 }
 
+func (x *SynAck) GetEcn() bool {
+	if x != nil {
+		return x.Ecn
+	}
+	return false
+}
+
+// Retry is what is known of a probe that was answered after several SYNs.
+type Retry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The SYN that the answer names by its timestamp echo, counted from 1; 0 if it names none.
+	Answered uint32 `protobuf:"varint,1,opt,name=answered,proto3" json:"answered,omitempty"`
+	Lost     Lost   `protobuf:"varint,2,opt,name=lost,proto3,enum=synmesh.v1.Lost" json:"lost,omitempty"`
+	// From the first SYN to the answer: what a user waits.
+	Waited        *durationpb.Duration `protobuf:"bytes,3,opt,name=waited,proto3" json:"waited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry) Reset() {
+	*x = Retry{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry) ProtoMessage() {}
+
+func (x *Retry) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry.ProtoReflect.Descriptor instead.
+func (*Retry) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Retry) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *Retry) GetLost() Lost {
+	if x != nil {
+		return x.Lost
+	}
+	return Lost_LOST_UNSPECIFIED
+}
+
+func (x *Retry) GetWaited() *durationpb.Duration {
+	if x != nil {
+		return x.Waited
+	}
+	return nil
+}
+
+// Close is how a full handshake's connection was closed.
+type Close struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Ending Ending                 `protobuf:"varint,1,opt,name=ending,proto3,enum=synmesh.v1.Ending" json:"ending,omitempty"`
+	// From our FIN to its acknowledgement; 0 if there was none.
+	Ack *durationpb.Duration `protobuf:"bytes,2,opt,name=ack,proto3" json:"ack,omitempty"`
+	// From our FIN to the target's; 0 if there was none, or it came first.
+	Fin           *durationpb.Duration `protobuf:"bytes,3,opt,name=fin,proto3" json:"fin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Close) Reset() {
+	*x = Close{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Close) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Close) ProtoMessage() {}
+
+func (x *Close) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Close.ProtoReflect.Descriptor instead.
+func (*Close) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Close) GetEnding() Ending {
+	if x != nil {
+		return x.Ending
+	}
+	return Ending_ENDING_UNSPECIFIED
+}
+
+func (x *Close) GetAck() *durationpb.Duration {
+	if x != nil {
+		return x.Ack
+	}
+	return nil
+}
+
+func (x *Close) GetFin() *durationpb.Duration {
+	if x != nil {
+		return x.Fin
+	}
+	return nil
+}
+
 // Icmp is an error sent about our SYN (RFC 792, RFC 4443).
 type Icmp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -255,7 +499,7 @@ type Icmp struct {
 
 func (x *Icmp) Reset() {
 	*x = Icmp{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[1]
+	mi := &file_synmesh_v1_result_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +511,7 @@ func (x *Icmp) String() string {
 func (*Icmp) ProtoMessage() {}
 
 func (x *Icmp) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[1]
+	mi := &file_synmesh_v1_result_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +524,7 @@ func (x *Icmp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Icmp.ProtoReflect.Descriptor instead.
 func (*Icmp) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{1}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Icmp) GetType() uint32 {
@@ -319,7 +563,8 @@ type Result struct {
 	Remote    string  `protobuf:"bytes,5,opt,name=remote,proto3" json:"remote,omitempty"`
 	LocalPort uint32  `protobuf:"varint,6,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
 	Outcome   Outcome `protobuf:"varint,7,opt,name=outcome,proto3,enum=synmesh.v1.Outcome" json:"outcome,omitempty"`
-	// SYN to answer; there for OUTCOME_OPEN and OUTCOME_CLOSED only.
+	// SYN to answer; there for OUTCOME_OPEN and OUTCOME_CLOSED only. Of several
+	// SYNs, from the one that was answered; where that is not known, from the last.
 	Rtt *durationpb.Duration `protobuf:"bytes,8,opt,name=rtt,proto3" json:"rtt,omitempty"`
 	// SYNs sent.
 	Attempts uint32 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
@@ -335,14 +580,20 @@ type Result struct {
 	// OUTCOME_UNREACHABLE only.
 	Icmp *Icmp `protobuf:"bytes,15,opt,name=icmp,proto3" json:"icmp,omitempty"`
 	// OUTCOME_ERROR only: why.
-	Error         string `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	// Our initial sequence number. Results of measurements leave it out (0).
+	SynSeq uint32 `protobuf:"fixed32,17,opt,name=syn_seq,json=synSeq,proto3" json:"syn_seq,omitempty"`
+	// Only if several SYNs were sent and one was answered.
+	Retry *Retry `protobuf:"bytes,18,opt,name=retry,proto3" json:"retry,omitempty"`
+	// OUTCOME_OPEN in MODE_FULL only.
+	Close         *Close `protobuf:"bytes,19,opt,name=close,proto3" json:"close,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[2]
+	mi := &file_synmesh_v1_result_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +605,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[2]
+	mi := &file_synmesh_v1_result_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +618,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{2}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Result) GetTime() *timestamppb.Timestamp {
@@ -482,6 +733,27 @@ func (x *Result) GetError() string {
 	return ""
 }
 
+func (x *Result) GetSynSeq() uint32 {
+	if x != nil {
+		return x.SynSeq
+	}
+	return 0
+}
+
+func (x *Result) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+func (x *Result) GetClose() *Close {
+	if x != nil {
+		return x.Close
+	}
+	return nil
+}
+
 type ListResultsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "runs/{run}" or "measurements/{measurement}"; empty: all.
@@ -504,7 +776,7 @@ type ListResultsRequest struct {
 
 func (x *ListResultsRequest) Reset() {
 	*x = ListResultsRequest{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[3]
+	mi := &file_synmesh_v1_result_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +788,7 @@ func (x *ListResultsRequest) String() string {
 func (*ListResultsRequest) ProtoMessage() {}
 
 func (x *ListResultsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[3]
+	mi := &file_synmesh_v1_result_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +801,7 @@ func (x *ListResultsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResultsRequest.ProtoReflect.Descriptor instead.
 func (*ListResultsRequest) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{3}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListResultsRequest) GetSource() string {
@@ -592,7 +864,7 @@ type ListResultsResponse struct {
 
 func (x *ListResultsResponse) Reset() {
 	*x = ListResultsResponse{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[4]
+	mi := &file_synmesh_v1_result_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +876,7 @@ func (x *ListResultsResponse) String() string {
 func (*ListResultsResponse) ProtoMessage() {}
 
 func (x *ListResultsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[4]
+	mi := &file_synmesh_v1_result_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +889,7 @@ func (x *ListResultsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResultsResponse.ProtoReflect.Descriptor instead.
 func (*ListResultsResponse) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{4}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListResultsResponse) GetResults() []*Result {
@@ -648,7 +920,7 @@ type MatrixRequest struct {
 
 func (x *MatrixRequest) Reset() {
 	*x = MatrixRequest{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[5]
+	mi := &file_synmesh_v1_result_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +932,7 @@ func (x *MatrixRequest) String() string {
 func (*MatrixRequest) ProtoMessage() {}
 
 func (x *MatrixRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[5]
+	mi := &file_synmesh_v1_result_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +945,7 @@ func (x *MatrixRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatrixRequest.ProtoReflect.Descriptor instead.
 func (*MatrixRequest) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{5}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MatrixRequest) GetSource() string {
@@ -709,7 +981,7 @@ type MatrixResponse struct {
 
 func (x *MatrixResponse) Reset() {
 	*x = MatrixResponse{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[6]
+	mi := &file_synmesh_v1_result_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +993,7 @@ func (x *MatrixResponse) String() string {
 func (*MatrixResponse) ProtoMessage() {}
 
 func (x *MatrixResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[6]
+	mi := &file_synmesh_v1_result_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +1006,7 @@ func (x *MatrixResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatrixResponse.ProtoReflect.Descriptor instead.
 func (*MatrixResponse) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{6}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MatrixResponse) GetGroups() []string {
@@ -772,7 +1044,7 @@ type MatrixCell struct {
 
 func (x *MatrixCell) Reset() {
 	*x = MatrixCell{}
-	mi := &file_synmesh_v1_result_proto_msgTypes[7]
+	mi := &file_synmesh_v1_result_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1056,7 @@ func (x *MatrixCell) String() string {
 func (*MatrixCell) ProtoMessage() {}
 
 func (x *MatrixCell) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_result_proto_msgTypes[7]
+	mi := &file_synmesh_v1_result_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1069,7 @@ func (x *MatrixCell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatrixCell.ProtoReflect.Descriptor instead.
 func (*MatrixCell) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{7}
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MatrixCell) GetRow() string {
@@ -868,7 +1140,7 @@ var File_synmesh_v1_result_proto protoreflect.FileDescriptor
 const file_synmesh_v1_result_proto_rawDesc = "" +
 	"\n" +
 	"\x17synmesh/v1/result.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n" +
 	"\x06SynAck\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\aR\x03seq\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\x12\x10\n" +
@@ -878,12 +1150,21 @@ const file_synmesh_v1_result_proto_rawDesc = "" +
 	"\n" +
 	"timestamps\x18\x06 \x01(\bR\n" +
 	"timestamps\x12\x10\n" +
-	"\x03ttl\x18\a \x01(\rR\x03ttlB\x0f\n" +
-	"\r_window_scale\"B\n" +
+	"\x03ttl\x18\a \x01(\rR\x03ttl\x12\x10\n" +
+	"\x03ecn\x18\b \x01(\bR\x03ecnB\x0f\n" +
+	"\r_window_scale\"|\n" +
+	"\x05Retry\x12\x1a\n" +
+	"\banswered\x18\x01 \x01(\rR\banswered\x12$\n" +
+	"\x04lost\x18\x02 \x01(\x0e2\x10.synmesh.v1.LostR\x04lost\x121\n" +
+	"\x06waited\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06waited\"\x8d\x01\n" +
+	"\x05Close\x12*\n" +
+	"\x06ending\x18\x01 \x01(\x0e2\x12.synmesh.v1.EndingR\x06ending\x12+\n" +
+	"\x03ack\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ack\x12+\n" +
+	"\x03fin\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03fin\"B\n" +
 	"\x04Icmp\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\rR\x04code\x12\x12\n" +
-	"\x04from\x18\x03 \x01(\fR\x04from\"\xc6\x04\n" +
+	"\x04from\x18\x03 \x01(\fR\x04from\"\xb1\x05\n" +
 	"\x06Result\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x16\n" +
@@ -903,7 +1184,10 @@ const file_synmesh_v1_result_proto_rawDesc = "" +
 	"\x05drops\x18\r \x01(\rR\x05drops\x12+\n" +
 	"\asyn_ack\x18\x0e \x01(\v2\x12.synmesh.v1.SynAckR\x06synAck\x12$\n" +
 	"\x04icmp\x18\x0f \x01(\v2\x10.synmesh.v1.IcmpR\x04icmp\x12\x14\n" +
-	"\x05error\x18\x10 \x01(\tR\x05error\"\xba\x02\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12\x17\n" +
+	"\asyn_seq\x18\x11 \x01(\aR\x06synSeq\x12'\n" +
+	"\x05retry\x18\x12 \x01(\v2\x11.synmesh.v1.RetryR\x05retry\x12'\n" +
+	"\x05close\x18\x13 \x01(\v2\x11.synmesh.v1.CloseR\x05close\"\xba\x02\n" +
 	"\x12ListResultsRequest\x12\x1f\n" +
 	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18dR\x06source\x12\x1d\n" +
 	"\x05agent\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05agent\x12 \n" +
@@ -949,7 +1233,16 @@ const file_synmesh_v1_result_proto_rawDesc = "" +
 	"\fSTAMP_KERNEL\x10\x02\x12\x12\n" +
 	"\x0eSTAMP_TCP_INFO\x10\x03\x12\x0e\n" +
 	"\n" +
-	"STAMP_USER\x10\x042\xa0\x01\n" +
+	"STAMP_USER\x10\x04*<\n" +
+	"\x04Lost\x12\x14\n" +
+	"\x10LOST_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bLOST_SYN\x10\x01\x12\x10\n" +
+	"\fLOST_SYN_ACK\x10\x02*[\n" +
+	"\x06Ending\x12\x16\n" +
+	"\x12ENDING_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eENDING_ORDERLY\x10\x01\x12\x10\n" +
+	"\fENDING_RESET\x10\x02\x12\x13\n" +
+	"\x0fENDING_UNCLOSED\x10\x032\xa0\x01\n" +
 	"\rResultService\x12N\n" +
 	"\vListResults\x12\x1e.synmesh.v1.ListResultsRequest\x1a\x1f.synmesh.v1.ListResultsResponse\x12?\n" +
 	"\x06Matrix\x12\x19.synmesh.v1.MatrixRequest\x1a\x1a.synmesh.v1.MatrixResponseB7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
@@ -966,49 +1259,60 @@ func file_synmesh_v1_result_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_result_proto_rawDescData
 }
 
-var file_synmesh_v1_result_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_synmesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_synmesh_v1_result_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_synmesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_synmesh_v1_result_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: synmesh.v1.Outcome
 	(Stamp)(0),                    // 1: synmesh.v1.Stamp
-	(*SynAck)(nil),                // 2: synmesh.v1.SynAck
-	(*Icmp)(nil),                  // 3: synmesh.v1.Icmp
-	(*Result)(nil),                // 4: synmesh.v1.Result
-	(*ListResultsRequest)(nil),    // 5: synmesh.v1.ListResultsRequest
-	(*ListResultsResponse)(nil),   // 6: synmesh.v1.ListResultsResponse
-	(*MatrixRequest)(nil),         // 7: synmesh.v1.MatrixRequest
-	(*MatrixResponse)(nil),        // 8: synmesh.v1.MatrixResponse
-	(*MatrixCell)(nil),            // 9: synmesh.v1.MatrixCell
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(Lost)(0),                     // 2: synmesh.v1.Lost
+	(Ending)(0),                   // 3: synmesh.v1.Ending
+	(*SynAck)(nil),                // 4: synmesh.v1.SynAck
+	(*Retry)(nil),                 // 5: synmesh.v1.Retry
+	(*Close)(nil),                 // 6: synmesh.v1.Close
+	(*Icmp)(nil),                  // 7: synmesh.v1.Icmp
+	(*Result)(nil),                // 8: synmesh.v1.Result
+	(*ListResultsRequest)(nil),    // 9: synmesh.v1.ListResultsRequest
+	(*ListResultsResponse)(nil),   // 10: synmesh.v1.ListResultsResponse
+	(*MatrixRequest)(nil),         // 11: synmesh.v1.MatrixRequest
+	(*MatrixResponse)(nil),        // 12: synmesh.v1.MatrixResponse
+	(*MatrixCell)(nil),            // 13: synmesh.v1.MatrixCell
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_synmesh_v1_result_proto_depIdxs = []int32{
-	10, // 0: synmesh.v1.Result.time:type_name -> google.protobuf.Timestamp
-	0,  // 1: synmesh.v1.Result.outcome:type_name -> synmesh.v1.Outcome
-	11, // 2: synmesh.v1.Result.rtt:type_name -> google.protobuf.Duration
-	1,  // 3: synmesh.v1.Result.stamp:type_name -> synmesh.v1.Stamp
-	11, // 4: synmesh.v1.Result.lateness:type_name -> google.protobuf.Duration
-	11, // 5: synmesh.v1.Result.host_delay:type_name -> google.protobuf.Duration
-	2,  // 6: synmesh.v1.Result.syn_ack:type_name -> synmesh.v1.SynAck
-	3,  // 7: synmesh.v1.Result.icmp:type_name -> synmesh.v1.Icmp
-	10, // 8: synmesh.v1.ListResultsRequest.start_time:type_name -> google.protobuf.Timestamp
-	10, // 9: synmesh.v1.ListResultsRequest.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 10: synmesh.v1.ListResultsResponse.results:type_name -> synmesh.v1.Result
-	11, // 11: synmesh.v1.MatrixRequest.window:type_name -> google.protobuf.Duration
-	9,  // 12: synmesh.v1.MatrixResponse.cells:type_name -> synmesh.v1.MatrixCell
-	11, // 13: synmesh.v1.MatrixCell.min:type_name -> google.protobuf.Duration
-	11, // 14: synmesh.v1.MatrixCell.p50:type_name -> google.protobuf.Duration
-	11, // 15: synmesh.v1.MatrixCell.p99:type_name -> google.protobuf.Duration
-	11, // 16: synmesh.v1.MatrixCell.max:type_name -> google.protobuf.Duration
-	5,  // 17: synmesh.v1.ResultService.ListResults:input_type -> synmesh.v1.ListResultsRequest
-	7,  // 18: synmesh.v1.ResultService.Matrix:input_type -> synmesh.v1.MatrixRequest
-	6,  // 19: synmesh.v1.ResultService.ListResults:output_type -> synmesh.v1.ListResultsResponse
-	8,  // 20: synmesh.v1.ResultService.Matrix:output_type -> synmesh.v1.MatrixResponse
-	19, // [19:21] is the sub-list for method output_type
-	17, // [17:19] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	2,  // 0: synmesh.v1.Retry.lost:type_name -> synmesh.v1.Lost
+	14, // 1: synmesh.v1.Retry.waited:type_name -> google.protobuf.Duration
+	3,  // 2: synmesh.v1.Close.ending:type_name -> synmesh.v1.Ending
+	14, // 3: synmesh.v1.Close.ack:type_name -> google.protobuf.Duration
+	14, // 4: synmesh.v1.Close.fin:type_name -> google.protobuf.Duration
+	15, // 5: synmesh.v1.Result.time:type_name -> google.protobuf.Timestamp
+	0,  // 6: synmesh.v1.Result.outcome:type_name -> synmesh.v1.Outcome
+	14, // 7: synmesh.v1.Result.rtt:type_name -> google.protobuf.Duration
+	1,  // 8: synmesh.v1.Result.stamp:type_name -> synmesh.v1.Stamp
+	14, // 9: synmesh.v1.Result.lateness:type_name -> google.protobuf.Duration
+	14, // 10: synmesh.v1.Result.host_delay:type_name -> google.protobuf.Duration
+	4,  // 11: synmesh.v1.Result.syn_ack:type_name -> synmesh.v1.SynAck
+	7,  // 12: synmesh.v1.Result.icmp:type_name -> synmesh.v1.Icmp
+	5,  // 13: synmesh.v1.Result.retry:type_name -> synmesh.v1.Retry
+	6,  // 14: synmesh.v1.Result.close:type_name -> synmesh.v1.Close
+	15, // 15: synmesh.v1.ListResultsRequest.start_time:type_name -> google.protobuf.Timestamp
+	15, // 16: synmesh.v1.ListResultsRequest.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 17: synmesh.v1.ListResultsResponse.results:type_name -> synmesh.v1.Result
+	14, // 18: synmesh.v1.MatrixRequest.window:type_name -> google.protobuf.Duration
+	13, // 19: synmesh.v1.MatrixResponse.cells:type_name -> synmesh.v1.MatrixCell
+	14, // 20: synmesh.v1.MatrixCell.min:type_name -> google.protobuf.Duration
+	14, // 21: synmesh.v1.MatrixCell.p50:type_name -> google.protobuf.Duration
+	14, // 22: synmesh.v1.MatrixCell.p99:type_name -> google.protobuf.Duration
+	14, // 23: synmesh.v1.MatrixCell.max:type_name -> google.protobuf.Duration
+	9,  // 24: synmesh.v1.ResultService.ListResults:input_type -> synmesh.v1.ListResultsRequest
+	11, // 25: synmesh.v1.ResultService.Matrix:input_type -> synmesh.v1.MatrixRequest
+	10, // 26: synmesh.v1.ResultService.ListResults:output_type -> synmesh.v1.ListResultsResponse
+	12, // 27: synmesh.v1.ResultService.Matrix:output_type -> synmesh.v1.MatrixResponse
+	26, // [26:28] is the sub-list for method output_type
+	24, // [24:26] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_result_proto_init() }
@@ -1022,8 +1326,8 @@ func file_synmesh_v1_result_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_result_proto_rawDesc), len(file_synmesh_v1_result_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   8,
+			NumEnums:      4,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,393 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/synmesh/synmesh/internal/convert"
+	"github.com/synmesh/synmesh/internal/gossip"
+	"github.com/synmesh/synmesh/internal/lab"
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/probe/engine"
+	"github.com/synmesh/synmesh/probe/rawsock"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
+)
+
+// The agents of these tests open raw sockets; what they send stays on the
+// loopback interface.
+func TestMain(m *testing.M) {
+	if err := lab.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// patience is how long anything may take.
+const patience = 10 * time.Second
+
+func config() Config {
+	return Config{
+		Name: "fra-1", Labels: map[string]string{"dc": "fra"}, Version: "v1", Controllers: []string{"127.0.0.1:1"},
+		Responder: "127.0.0.1:0", Insecure: true,
+	}
+}
+
+func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	tests := []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"plaintext that nobody allowed", func(c *Config) { c.Insecure = false }, "allow it with --insecure"},
+		{"no name", func(c *Config) { c.Name = "" }, `name "": the name is missing`},
+		{"a name with a space", func(c *Config) { c.Name = "fra 1" }, `' ' is not allowed in a name`},
+		{"a label that stands for the name", func(c *Config) { c.Labels = map[string]string{"name": "x"} }, "stands for the agent's name"},
+		{"nobody to talk to", func(c *Config) { c.Controllers = nil }, "name one with --controller or --join"},
+		{"a controller that is no address", func(c *Config) { c.Controllers = []string{"127.0.0.1"} }, "127.0.0.1: missing port"},
+		{"a responder's port that is taken", func(c *Config) { c.Responder = taken.Addr().String() }, taken.Addr().String() + ": bind: address already in use"},
+		{"a seed that is no address", func(c *Config) {
+			c.Gossip.Seeds, c.Advertise = []string{"seed"}, netip.MustParseAddr("127.0.0.1")
+		}, `seed`},
+		{"no source ports", func(c *Config) { c.Engine.Ports = rawsock.PortRange{First: 2, Last: 1} }, "port range 2-1 is empty"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := config()
+			tt.change(&cfg)
+			_, err := New(cfg)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, want it to say %q", err, tt.want)
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("the message has several lines: %q", err)
+			}
+		})
+	}
+}
+
+func TestNewGivesThePortBackWhenItFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config()
+	cfg.Responder = l.Addr().String()
+	cfg.Engine.Ports = rawsock.PortRange{First: 2, Last: 1}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(cfg); err == nil {
+		t.Fatal("an agent without source ports was made")
+	}
+	if l, err = net.Listen("tcp", cfg.Responder); err != nil {
+		t.Fatalf("the responder's port is still taken: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// controller is a controller that hands its sessions to the test.
+type controller struct {
+	synmeshv1.UnimplementedAgentServiceServer
+	t         *testing.T
+	address   string
+	sessions  chan *session
+	receivers sync.WaitGroup
+}
+
+// session is the controller's end of one, to be used by the test.
+type session struct {
+	t      *testing.T
+	stream grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.SessionResponse]
+	got    chan *synmeshv1.SessionRequest // closed at the end
+	over   chan struct{}
+}
+
+func startController(t *testing.T) *controller {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &controller{t: t, address: l.Addr().String(), sessions: make(chan *session)}
+	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	synmeshv1.RegisterAgentServiceServer(server, c)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		c.receivers.Wait()
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return c
+}
+
+func (c *controller) Session(st grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.SessionResponse]) error {
+	s := &session{c.t, st, make(chan *synmeshv1.SessionRequest, 1000), make(chan struct{})}
+	c.receivers.Go(func() { // until the stream ends
+		defer close(s.got)
+		for {
+			m, err := st.Recv()
+			if err != nil {
+				return
+			}
+			s.got <- m
+		}
+	})
+	select {
+	case c.sessions <- s:
+	case <-st.Context().Done():
+	}
+	select {
+	case <-s.over:
+	case <-st.Context().Done():
+	}
+	return nil
+}
+
+// hangUp ends the session.
+func (s *session) hangUp() { close(s.over) }
+
+// accept waits for an agent and welcomes it.
+func (c *controller) accept() (*session, *synmeshv1.Hello) {
+	c.t.Helper()
+	select {
+	case s := <-c.sessions:
+		hello := s.recv().GetHello()
+		s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{Welcome: &synmeshv1.Welcome{}}})
+		return s, hello
+	case <-time.After(patience):
+		c.t.Fatal("no agent has connected")
+		return nil, nil
+	}
+}
+
+func (s *session) send(m *synmeshv1.SessionResponse) {
+	s.t.Helper()
+	if err := s.stream.Send(m); err != nil {
+		s.t.Fatalf("send: %v", err)
+	}
+}
+
+func (s *session) recv() *synmeshv1.SessionRequest {
+	s.t.Helper()
+	select {
+	case m, ok := <-s.got:
+		if !ok {
+			s.t.Fatal("the session has ended")
+		}
+		return m
+	case <-time.After(patience):
+		s.t.Fatal("nothing has come")
+	}
+	return nil
+}
+
+// results acknowledges reports until there are so many results of the source,
+// or the end of the run of that name.
+func (s *session) results(source string, n int) (rs []probe.Result, end *synmeshv1.RunEnd) {
+	s.t.Helper()
+	for len(rs) < n && end == nil {
+		r := s.recv().GetReport()
+		if r == nil {
+			continue
+		}
+		if err := convert.CheckReport(r); err != nil {
+			s.t.Fatal(err)
+		}
+		for row := range convert.Rows("fra-1", r) {
+			if row.Source == source {
+				rs = append(rs, *row)
+			}
+		}
+		for _, e := range r.GetRunEnds() {
+			if e.GetRun() == source {
+				end = e
+			}
+		}
+		s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Acknowledge{
+			Acknowledge: &synmeshv1.Acknowledge{Sequence: r.GetSequence()}}})
+	}
+	return rs, end
+}
+
+// start runs an agent until the test ends or stop is called.
+func start(t *testing.T, cfg Config) (stop func()) {
+	t.Helper()
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- a.Run(ctx) }()
+	var done bool
+	stop = func() {
+		if done {
+			return
+		}
+		done = true
+		cancel()
+		select {
+		case err := <-ran:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("the agent does not end")
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func spec(count int64, targets ...string) *synmeshv1.ProbeSpec {
+	s := &synmeshv1.ProbeSpec{Count: count, Interval: durationpb.New(100 * time.Millisecond), Timeout: durationpb.New(time.Second), Flows: 1}
+	for _, t := range targets {
+		s.Targets = append(s.Targets, &synmeshv1.Target{Name: t})
+	}
+	return s
+}
+
+// The agent is real down to its sockets, and its targets are the kernel's.
+func TestAnAgentCarriesOutWhatAControllerAsksFor(t *testing.T) {
+	target, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := target.Addr().String()
+	defer target.Close()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := gone.Addr().String()
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	c := startController(t)
+	cfg := config()
+	cfg.Controllers = []string{c.address}
+	cfg.Engine.Stamping = engine.Tap
+	stop := start(t, cfg)
+	s, hello := c.accept()
+	responder := hello.GetResponder()
+	if hello.GetName() != "fra-1" || hello.GetLabels()["dc"] != "fra" || hello.GetVersion() != "v1" || hello.GetStamping() != "tap" ||
+		hello.GetEpoch() == 0 || !strings.HasPrefix(responder, "127.0.0.1:") {
+		t.Errorf("the hello is %v", hello)
+	}
+
+	s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Timetable{Timetable: &synmeshv1.Timetable{
+		Version: 1, Expiry: durationpb.New(time.Minute),
+		Entries: []*synmeshv1.TimetableEntry{{Source: "measurements/web", Spec: spec(0, open)}}}}})
+	measured, _ := s.results("measurements/web", 3)
+	for _, r := range measured {
+		if r.Outcome != probe.Open || r.Target != open || r.Remote.String() != open || r.RTT <= 0 || r.RTT > time.Second || r.Stamp != probe.StampKernel {
+			t.Errorf("of the measurement came %+v", r)
+		}
+	}
+
+	s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_StartRun{StartRun: &synmeshv1.StartRun{
+		Run: "runs/a", Spec: spec(2, closed, responder)}}})
+	found, end := s.results("runs/a", 1000)
+	outcomes := make(map[string]int)
+	for _, r := range found {
+		outcomes[r.Target+" "+r.Outcome.String()]++
+	}
+	if len(found) != 4 || outcomes[closed+" closed"] != 2 || outcomes[responder+" open"] != 2 || end.GetProduced() != 4 || end.GetError() != "" {
+		t.Errorf("the run found %v and ended with %v", outcomes, end)
+	}
+
+	s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_StartRun{StartRun: &synmeshv1.StartRun{
+		Run: "runs/b", Spec: spec(2, open, open)}}})
+	if found, end = s.results("runs/b", 1000); len(found) != 0 || !strings.Contains(end.GetError(), "agents allow 10") {
+		t.Errorf("a run beyond the ceiling found %v and ended with %v", found, end)
+	}
+	stop()
+	if _, more := <-s.got; more {
+		for range s.got { // what was under way
+		}
+	}
+	if c, err := net.Dial("tcp", responder); err == nil {
+		c.Close()
+		t.Error("the responder outlives the agent")
+	}
+}
+
+// What nobody has acknowledged is sent again, under the same numbers.
+func TestAnAgentComesBackWithWhatIsNotStored(t *testing.T) {
+	c := startController(t)
+	cfg := config()
+	cfg.Controllers = []string{c.address}
+	start(t, cfg)
+	s, hello := c.accept()
+	s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_StartRun{StartRun: &synmeshv1.StartRun{Run: "runs/a", Spec: &synmeshv1.ProbeSpec{}}}})
+	first := s.recv().GetReport()
+	s.hangUp()
+
+	s, again := c.accept()
+	second := s.recv().GetReport()
+	if first == nil || second.GetSequence() != first.GetSequence() || second.GetEpoch() != again.GetEpoch() || again.GetEpoch() != hello.GetEpoch() {
+		t.Errorf("sent were %v, and in the next session %v", first, second)
+	}
+}
+
+func TestAnAgentFindsItsControllerByGossip(t *testing.T) {
+	c := startController(t)
+	local := netip.MustParseAddr("127.0.0.1")
+	g, err := gossip.New(gossip.Config{
+		Self: gossip.Peer{Name: "controller-1", Role: gossip.Controller, GRPC: c.address}, Listen: netip.AddrPortFrom(local, 0), Insecure: true,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- g.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Errorf("gossip: %v", err)
+		}
+	})
+	seed, err := g.Addr(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config()
+	cfg.Controllers = nil
+	cfg.Gossip = gossip.Config{Listen: netip.AddrPortFrom(local, 0), Seeds: []string{seed.String()}}
+	stop := start(t, cfg)
+	_, hello := c.accept()
+	peers, err := g.Wait(ctx, func(ps []gossip.Peer) bool { return len(ps) == 1 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := peers[0]; p.Role != gossip.Agent || p.Name != "fra-1" || p.Labels["dc"] != "fra" || p.Responder != hello.GetResponder() {
+		t.Errorf("gossip tells of %+v, and the hello said %v", p, hello)
+	}
+	stop()
+}
