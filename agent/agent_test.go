@@ -1,3 +1,5 @@
+//go:build linux
+
 package agent
 
 import (
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -28,11 +31,24 @@ import (
 // The agents of these tests open raw sockets; what they send stays on the
 // loopback interface.
 func TestMain(m *testing.M) {
-	if err := lab.Enter(); err != nil {
+	err := lab.Enter()
+	if err == nil {
+		err = loopbackUp()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// loopbackUp is for namespaces that somebody else has made, as unshare does.
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil && lo.Attrs().Flags&net.FlagUp == 0 {
+		err = netlink.LinkSetUp(lo)
+	}
+	return err
 }
 
 // patience is how long anything may take.
@@ -110,12 +126,12 @@ type controller struct {
 	synmeshv1.UnimplementedAgentServiceServer
 	t         *testing.T
 	address   string
-	sessions  chan *session
+	sessions  chan *link
 	receivers sync.WaitGroup
 }
 
-// session is the controller's end of one, to be used by the test.
-type session struct {
+// link is the controller's end of a session, to be used by the test.
+type link struct {
 	t      *testing.T
 	stream grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.SessionResponse]
 	got    chan *synmeshv1.SessionRequest // closed at the end
@@ -128,7 +144,7 @@ func startController(t *testing.T) *controller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controller{t: t, address: l.Addr().String(), sessions: make(chan *session)}
+	c := &controller{t: t, address: l.Addr().String(), sessions: make(chan *link)}
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	synmeshv1.RegisterAgentServiceServer(server, c)
 	served := make(chan error, 1)
@@ -144,7 +160,7 @@ func startController(t *testing.T) *controller {
 }
 
 func (c *controller) Session(st grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.SessionResponse]) error {
-	s := &session{c.t, st, make(chan *synmeshv1.SessionRequest, 1000), make(chan struct{})}
+	s := &link{c.t, st, make(chan *synmeshv1.SessionRequest, 1000), make(chan struct{})}
 	c.receivers.Go(func() { // until the stream ends
 		defer close(s.got)
 		for {
@@ -167,10 +183,10 @@ func (c *controller) Session(st grpc.BidiStreamingServer[synmeshv1.SessionReques
 }
 
 // hangUp ends the session.
-func (s *session) hangUp() { close(s.over) }
+func (s *link) hangUp() { close(s.over) }
 
 // accept waits for an agent and welcomes it.
-func (c *controller) accept() (*session, *synmeshv1.Hello) {
+func (c *controller) accept() (*link, *synmeshv1.Hello) {
 	c.t.Helper()
 	select {
 	case s := <-c.sessions:
@@ -183,14 +199,14 @@ func (c *controller) accept() (*session, *synmeshv1.Hello) {
 	}
 }
 
-func (s *session) send(m *synmeshv1.SessionResponse) {
+func (s *link) send(m *synmeshv1.SessionResponse) {
 	s.t.Helper()
 	if err := s.stream.Send(m); err != nil {
 		s.t.Fatalf("send: %v", err)
 	}
 }
 
-func (s *session) recv() *synmeshv1.SessionRequest {
+func (s *link) recv() *synmeshv1.SessionRequest {
 	s.t.Helper()
 	select {
 	case m, ok := <-s.got:
@@ -206,7 +222,7 @@ func (s *session) recv() *synmeshv1.SessionRequest {
 
 // results acknowledges reports until there are so many results of the source,
 // or the end of the run of that name.
-func (s *session) results(source string, n int) (rs []probe.Result, end *synmeshv1.RunEnd) {
+func (s *link) results(source string, n int) (rs []probe.Result, end *synmeshv1.RunEnd) {
 	s.t.Helper()
 	for len(rs) < n && end == nil {
 		r := s.recv().GetReport()

@@ -61,7 +61,6 @@ func (s *Store) Append(ctx context.Context, agent string, r *synmeshv1.Report) (
 	case <-p.done:
 		return p.stored, p.err
 	case <-ctx.Done():
-		// It stays in the queue; nobody waits for it any more.
 		return false, fmt.Errorf("history: report %d of %s may not be stored: %w", p.sequence, agent, ctx.Err())
 	}
 }

@@ -85,7 +85,7 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen opens a folder with a day's file of 20 MB and 10,000 marks.
+// BenchmarkOpen opens a folder with 10,000 reports and as many marks.
 func BenchmarkOpen(b *testing.B) {
 	cfg := Config{Dir: b.TempDir()}
 	s := start(b, cfg)
@@ -93,7 +93,7 @@ func BenchmarkOpen(b *testing.B) {
 	for a := range 100 {
 		wg.Go(func() {
 			for i := range 100 {
-				if _, err := s.Append(b.Context(), fmt.Sprintf("agent-%d-%d", a, i), series(1, 1)); err != nil {
+				if _, err := s.Append(b.Context(), fmt.Sprintf("agent-%d-%d", a, i), report(1, 1, 10)); err != nil {
 					b.Error(err)
 				}
 			}

@@ -24,11 +24,10 @@
 // lock keeps a second controller out.
 //
 // A file has three buckets. "meta" tells the format, after a checksum as below.
-// "rows" maps the time the
-// report was stored (nanoseconds since 1970, 8 bytes, big endian, strictly
-// increasing over all files) to a record: CRC-32C of the key and of all that
-// follows (4 bytes, big endian), length of the agent's name (1 byte), the name,
-// the report as protobuf. "marks" maps epoch (8 bytes) and agent to the highest
+// "rows" maps the time the report was stored (nanoseconds since 1970, 8 bytes,
+// big endian, strictly increasing over all files) to a record: CRC-32C of the
+// key and of all that follows (4 bytes, big endian), length of the agent's name
+// (1 byte), the name, the report as protobuf. "marks" maps epoch (8 bytes) and agent to the highest
 // sequence (8 bytes), the time it was stored (8 bytes) and a CRC-32C as above.
 // A new file starts with the marks that are not older than the retention.
 //

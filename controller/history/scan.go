@@ -89,7 +89,7 @@ func (s *Store) scan(ctx context.Context, from, to time.Time, after Cursor, yiel
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		f, err := s.fileAfter(done, dayOf(r.next))
+		f, newest, err := s.fileAfter(done, dayOf(r.next))
 		if err != nil || f == nil || f.start() >= r.end {
 			return err
 		}
@@ -111,26 +111,32 @@ func (s *Store) scan(ctx context.Context, from, to time.Time, after Cursor, yiel
 				return nil
 			}
 		}
-		if !more {
+		switch {
+		case more:
+		case newest:
+			// There may be another by now, but before that this one may have got
+			// reports that have not been read: they are for the next Scan.
+			return nil
+		default:
 			done = f.name
 		}
 	}
 }
 
 // fileAfter returns the first file after the one named, and not of an earlier
-// day than that; nil if there is none.
-func (s *Store) fileAfter(done name, day int64) (*file, error) {
+// day than that; nil if there is none. All but the newest are complete.
+func (s *Store) fileAfter(done name, day int64) (f *file, newest bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, false, ErrClosed
 	}
-	for _, f := range s.files {
+	for i, f := range s.files {
 		if f.day >= day && f.compare(done) > 0 {
-			return f, nil
+			return f, i == len(s.files)-1, nil
 		}
 	}
-	return nil, nil
+	return nil, false, nil
 }
 
 // unmarshal decodes a row's report; ok is false if that cannot be done.

@@ -195,6 +195,32 @@ func TestFollowersMissNothing(t *testing.T) {
 	}
 }
 
+// Between the last page of a file and the next file, the first may get more
+// reports.
+func TestAFollowerMissesNothingAtMidnight(t *testing.T) {
+	c := newClock("2026-11-20T23:59:59Z")
+	s := start(t, Config{Dir: t.TempDir(), now: c.now})
+	add(t, s, "a", 1, 1)
+	add(t, s, "a", 1, 2)
+	var got []string
+	var after Cursor
+	for range 2 {
+		for e, err := range s.Scan(t.Context(), time.Time{}, time.Time{}, after) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, after = append(got, id(e)), e.Cursor; len(got) == 2 { // of a page that has been read
+				add(t, s, "a", 1, 3)
+				c.add(time.Second)
+				add(t, s, "a", 1, 4)
+			}
+		}
+	}
+	if d := cmp.Diff(sequences(1, 4), got); d != "" {
+		t.Error(d)
+	}
+}
+
 // Commits reuse the pages of the tree that nobody reads any more, and only
 // those.
 func TestScanSeesWholeReportsWhileOthersAreStored(t *testing.T) {

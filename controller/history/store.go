@@ -139,8 +139,8 @@ func (s *Store) recover() error {
 }
 
 // Close releases the folder. Call it when Run has returned; while Run is
-// running it does nothing but return an error. Scan and Sequence must not be
-// used any more.
+// running it does nothing but return an error. Then Append, Scan and Sequence
+// return ErrClosed.
 func (s *Store) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()

@@ -23,7 +23,7 @@ type Engine struct {
 	router  *rawsock.Router
 	senders [2]*rawsock.Sender // IPv4, IPv6; the latter is nil on a host without
 	tap     *rawsock.Tap       // nil in quiet mode
-	stamps  []stamper
+	stamps  []*stamper         // of the senders; in tap mode one for both
 	ports   *ports
 	tsval   atomic.Uint32 // of the last segment
 	probes  atomic.Uint64 // begun
@@ -37,9 +37,12 @@ type Engine struct {
 	stats    Stats
 }
 
-// stamper knows when segments left; see rawsock.Sender and rawsock.Tap.
-type stamper interface {
-	Stamps(func(stamp int64, packet []byte)) error
+// stamper knows when segments left.
+type stamper struct {
+	source interface { // a rawsock.Sender or a rawsock.Tap
+		Stamps(func(stamp int64, packet []byte)) error
+	}
+	awaited atomic.Int64 // segments sent and not seen to leave
 }
 
 // Stats counts what an Engine has seen since it was made.
@@ -95,12 +98,13 @@ func (e *Engine) open() (err error) {
 		if e.tap, err = rawsock.OpenTap(e.cfg.Ports); err != nil {
 			return err
 		}
-		e.stamps = []stamper{e.tap}
+		s := &stamper{source: e.tap}
+		e.stamps = []*stamper{s, s}
 		return nil
 	}
 	for _, s := range e.senders {
 		if s != nil {
-			e.stamps = append(e.stamps, s)
+			e.stamps = append(e.stamps, &stamper{source: s})
 		}
 	}
 	return nil

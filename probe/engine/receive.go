@@ -158,17 +158,24 @@ func (e *Engine) settle() {
 func (e *Engine) readStamps() {
 	var seg packet.Segment
 	for _, s := range e.stamps {
-		err := s.Stamps(func(stamp int64, sent []byte) {
+		if s.awaited.Load() <= 0 {
+			continue // spares a system call
+		}
+		err := s.source.Stamps(func(stamp int64, sent []byte) {
 			// A header says how long it is, but where it begins has to be tried:
 			// other bytes may look like one, but not like one of a flight.
 			for _, size := range tailLens {
 				if seg.DecodeTail(sent, size) == nil && e.departed(&seg, stamp) {
+					s.awaited.Add(-1)
 					return
 				}
 			}
 		})
 		if err != nil {
 			e.cfg.Logger.Warn("transmit stamps are lost", "reason", err)
+		}
+		if len(e.table) == 0 {
+			s.awaited.Store(0) // what else there was is nobody's
 		}
 	}
 }

@@ -155,8 +155,7 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 	t.batch = t.batch[:0]
 	for len(t.batch) < batchLen && t.more() {
 		round, slot := t.begun/slots, t.begun%slots
-		due := t.start + time.Duration(round)*t.spec.Interval +
-			time.Duration(float64(slot)/float64(slots)*float64(t.spec.Interval))
+		due := t.start + time.Duration(round)*t.spec.Interval + phase(slot, slots, t.spec.Interval)
 		if due > now.mono {
 			t.launch(now)
 			return true, due
@@ -174,6 +173,15 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 	}
 	t.launch(now)
 	return t.more(), now.mono
+}
+
+// phase spreads the slots evenly over the interval, though no finer than into
+// a hundred beats, and beats of 10 ms at the most: waking up for every one of a thousand targets
+// would cost more than probing them.
+func phase(slot, slots int, interval time.Duration) time.Duration {
+	even := time.Duration(float64(slot) / float64(slots) * float64(interval))
+	beat := min(10*time.Millisecond, interval/100)
+	return even / beat * beat
 }
 
 func (t *task) more() bool {
@@ -244,8 +252,15 @@ func (t *task) transmit() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stats.Sent += sent
-	e.settle() // so that stamps never outgrow their buffer
+	for _, s := range e.stamps {
+		if s.awaited.Load() > stampsHeld {
+			e.settle() // so that stamps never outgrow their buffer
+		}
+	}
 }
+
+// stampsHeld is how many stamps may lie unread.
+const stampsHeld = 512
 
 // sendSome sends the datagrams of the first one's family that stand together.
 func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
@@ -260,7 +275,11 @@ func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
 	if e.senders[family] == nil {
 		return 0, errors.New("this host has no IPv6")
 	}
-	return e.senders[family].Send(ds[:n])
+	awaited := &e.stamps[family].awaited
+	awaited.Add(int64(n)) // before an answer can be there
+	sent, err := e.senders[family].Send(ds[:n])
+	awaited.Add(int64(sent - n))
+	return sent, err
 }
 
 // refused hands over a probe that the kernel would not send. The address or

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -23,9 +24,13 @@ type Capture struct {
 	in     *inbox
 	frames []Frame
 	drops  uint64
+	looked time.Time // when the drops were counted
 }
 
 const captureBuffer = 8 << 20
+
+// dropsEvery is how old the count of drops may be, where few packets come.
+const dropsEvery = 20 * time.Millisecond
 
 // OpenCapture starts capturing.
 func OpenCapture(ports PortRange) (*Capture, error) {
@@ -81,11 +86,20 @@ func packetSocket(filter []bpf.RawInstruction, ignoreOutgoing bool) (fd int, err
 // that wraps os.ErrClosed. Only one goroutine may wait.
 func (c *Capture) Wait() error {
 	var failed error
+	woken := false
 	err := c.conn.Read(func(fd uintptr) bool {
+		if woken {
+			return true
+		}
+		// The runtime forgets what it was told before this call: look once.
+		woken = true
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		var n int
 		n, failed = unix.Poll(ready, 0)
-		return n > 0 || failed != nil && !errors.Is(failed, unix.EINTR)
+		if errors.Is(failed, unix.EINTR) {
+			n, failed = 1, nil
+		}
+		return n > 0 || failed != nil
 	})
 	switch {
 	case err != nil && c.closed.Load():
@@ -101,7 +115,7 @@ func (c *Capture) Wait() error {
 // Take hands over the packets that are waiting, in batches, without waiting
 // for more: what the kernel had before the call has been handed over when it
 // returns. Drops is how many packets had found no room since the capture was
-// opened. It is safe for concurrent use; fn is called by one at a time.
+// opened, by a count that may be some milliseconds old. It is safe for concurrent use; fn is called by one at a time.
 func (c *Capture) Take(fn func(frames []Frame, drops uint64)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +124,10 @@ func (c *Capture) Take(fn func(frames []Frame, drops uint64)) error {
 		for n := batchLen; n == batchLen && failed == nil; {
 			n, failed = c.in.receive(int(fd), 0)
 			if failed == nil {
-				c.countDrops(int(fd))
+				if now := time.Now(); n == batchLen || now.Sub(c.looked) > dropsEvery {
+					c.countDrops(int(fd))
+					c.looked = now
+				}
 				fn(c.batch(n), c.drops)
 			}
 		}

@@ -98,7 +98,7 @@ func (s *Sender) Send(ds []Datagram) (sent int, err error) {
 		}
 		n, err := sendmmsg(s.fd, s.out.msgs[:len(batch)])
 		if err != nil {
-			return sent, sendError(err)
+			return sent, sendError(err, &batch[0])
 		}
 		sent += n
 	}
@@ -143,13 +143,15 @@ func scopeOf(a netip.Addr) (uint32, error) {
 	return uint32(i.Index), nil
 }
 
-// sendError puts the usual refusals into words.
-func sendError(err error) error {
+// sendError puts the usual refusals of a datagram into words.
+func sendError(err error, d *Datagram) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("a firewall of this host refused the SYN (%w)", err)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("the source address is no longer this host's (%w)", err)
+		return fmt.Errorf("the source address %s is no longer this host's (%w)", d.Src, err)
+	case errors.Is(err, unix.ENETUNREACH): // IPv4 says this of a foreign source, too
+		return fmt.Errorf("no route to %s, or the source address %s is no longer this host's (%w)", d.Dst, d.Src, err)
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS):
 		return fmt.Errorf("the send queue of this host is full (%w)", err)
 	}

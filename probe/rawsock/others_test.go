@@ -1,0 +1,26 @@
+//go:build !linux
+
+package rawsock
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+)
+
+func TestNothingIsSupportedElsewhere(t *testing.T) {
+	_, sender := OpenSender(false, true)
+	_, capture := OpenCapture(ourPorts)
+	_, tap := OpenTap(ourPorts)
+	_, guard := HoldPort(61000)
+	_, router := OpenRouter()
+	_, _, route := new(Router).Route(netip.IPv4Unspecified())
+	for _, err := range []error{
+		sender, capture, tap, guard, router, route,
+		new(Capture).Wait(), new(Capture).Take(nil), new(Tap).Stamps(nil), new(Sender).Stamps(nil), new(Guard).Silence(),
+	} {
+		if !errors.Is(err, ErrUnsupported) {
+			t.Errorf("the error is %v, want ErrUnsupported", err)
+		}
+	}
+}
