@@ -20,7 +20,8 @@ type target struct {
 	plain    netip.AddrPort // as it stands in packets
 	src      netip.Addr
 	template packet.Template
-	err      error // why it cannot be probed; then the rest may be missing
+	unknown  error // its name has no address; then the rest is missing
+	lost     bool  // the way to it has to be looked up before the next probe
 }
 
 // resolve finds the address of a target. Names are looked up as the host does it.

@@ -105,17 +105,12 @@ func (t *task) resolve(ctx context.Context) error {
 	for i := range t.targets {
 		g.Go(func() error {
 			to := &t.targets[i]
-			to.name = t.spec.Targets[i].Name
-			to.remote, to.err = resolve(ctx, t.spec.Targets[i], t.spec.Family)
+			to.name, to.lost = t.spec.Targets[i].Name, true
+			to.remote, to.unknown = resolve(ctx, t.spec.Targets[i], t.spec.Family)
 			return nil
 		})
 	}
 	_ = g.Wait() // a target that does not resolve is a result, not a failure of ours
-	for i := range t.targets {
-		if to := &t.targets[i]; to.err == nil {
-			to.err = t.engine.route(to)
-		}
-	}
 	return ctx.Err()
 }
 
@@ -197,7 +192,11 @@ func (t *task) launch(now reading) {
 	e := t.engine
 	kept := t.batch[:0]
 	for _, f := range t.batch {
-		err := f.target.err
+		err := f.target.unknown
+		if err == nil && f.target.lost {
+			err = e.route(f.target)
+			f.target.lost = err != nil
+		}
 		if err == nil {
 			e.mu.Lock()
 			if t.spec.Mode == probe.Full {
@@ -290,7 +289,7 @@ func (t *task) refused(f *flight, err error) {
 	e.leave(f)
 	e.mu.Unlock()
 	t.fail(f, f.syns[0].called, err)
-	f.target.err = e.route(f.target)
+	f.target.lost = true
 }
 
 // fail hands over a probe that could not be done.
