@@ -186,8 +186,8 @@ func TestATargetThatCannotBeReachedFromHereIsAnError(t *testing.T) {
 func TestEnginesOnOneHostNeverTakeEachOthersReplies(t *testing.T) {
 	n := twoHosts(t)
 	listenOn(t, n.to, "tcp", ":443")
-	s := spec(t, 500, n.to.Addr4().String()+":443", "["+n.to.Addr6().String()+"]:443")
-	s.Interval, s.Flows = 2*time.Millisecond, 2
+	s := spec(t, 200, n.to.Addr4().String()+":443", "["+n.to.Addr6().String()+"]:443")
+	s.Interval, s.Flows = 4*time.Millisecond, 2
 	var wire *wireCapture
 	inside(t, n.from, func() { wire = captureWire(t, 0) })
 	results := make([][]probe.Result, 2)
@@ -208,7 +208,7 @@ func TestEnginesOnOneHostNeverTakeEachOthersReplies(t *testing.T) {
 	ports := [2]map[uint16]bool{{}, {}}
 	seen := make(map[uint32]bool)
 	for i, rs := range results {
-		if len(rs) != 500*2*2 {
+		if len(rs) != 200*2*2 {
 			t.Fatalf("engine %d: %d results", i, len(rs))
 		}
 		for _, r := range rs {
@@ -224,7 +224,7 @@ func TestEnginesOnOneHostNeverTakeEachOthersReplies(t *testing.T) {
 				t.Fatalf("engine %d took a SYN-ACK to port %d for one to port %d", i, answer.port, r.LocalPort)
 			}
 		}
-		if strays[i] < 1000 {
+		if strays[i] < 400 {
 			t.Errorf("engine %d saw %d packets of the other; the test proves nothing", i, strays[i])
 		}
 	}

@@ -35,7 +35,7 @@ func TestAFullHandshakeOpensAndClosesInOrder(t *testing.T) {
 		for _, host := range []string{n.to.Addr4().String(), "[" + n.to.Addr6().String() + "]"} {
 			t.Run(stamping.String()+" "+host, func(t *testing.T) {
 				s := spec(t, 5, host+":443", host+":22", host+":9")
-				s.Mode, s.Interval = probe.Full, 50*time.Millisecond
+				s.Mode, s.Interval = probe.Full, 200*time.Millisecond
 				var rs []probe.Result
 				inside(t, n.from, func() { rs = do(t, start(t, Config{Stamping: stamping}), s) })
 				if len(rs) != 15 {
