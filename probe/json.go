@@ -185,6 +185,18 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 		Outcome: j.Outcome, Attempts: j.Attempts, Stamp: j.Stamp, Lateness: time.Duration(j.Lateness),
 		HostDelay: time.Duration(j.HostDelay), Drops: j.Drops, ICMP: (*ICMP)(j.ICMP), Err: j.Err,
 	}
+	if j.SYN != nil {
+		r.SYN = j.SYN.Seq
+	}
+	if t := j.Retry; t != nil {
+		r.Retry = &Retry{t.Answered, t.Lost, time.Duration(t.Waited)}
+	}
+	if c := j.Close; c != nil {
+		if c.Ending == 0 {
+			return errors.New("close.ending is missing")
+		}
+		r.Close = &Close{c.Ending, time.Duration(c.Ack), time.Duration(c.Fin)}
+	}
 	if j.Remote != "" {
 		if r.Remote, err = netip.ParseAddrPort(j.Remote); err != nil {
 			return fmt.Errorf("remote %q is not address:port", j.Remote)

@@ -54,12 +54,22 @@ func samples() []Result {
 	timeout := base
 	timeout.Outcome, timeout.Attempts, timeout.Drops, timeout.Stamp = Timeout, 3, 2, StampTCPInfo
 
+	full := base // answered at the second SYN, opened and closed
+	full.Outcome, full.RTT, full.Attempts, full.SYN = Open, 31*time.Microsecond, 2, 2864434397
+	full.Retry = &Retry{Answered: 2, Lost: LostSYN, Waited: time.Second + 31*time.Microsecond}
+	full.SynAck = &SynAck{Seq: 7, Window: 65535, MSS: 1440, WindowScale: 14, SACKPermitted: true, Timestamps: true, ECN: true, TTL: 57}
+	full.Close = &Close{Ending: Orderly, Ack: 29 * time.Microsecond, Fin: 1200 * time.Microsecond}
+
+	rude := full // closed without a word of the target's
+	rude.Retry = &Retry{Waited: 3 * time.Second}
+	rude.Close = &Close{Ending: Unclosed}
+
 	failed := base
 	failed.Outcome, failed.Remote, failed.LocalPort, failed.Attempts = Error, netip.AddrPort{}, 0, 0
 	failed.Err = `lookup db.fra: no such "host"`
 	failed.Lateness, failed.HostDelay = 0, 0
 	failed.Time = sent.Truncate(time.Second).In(time.FixedZone("EST", -5*3600))
-	return []Result{open, bare, unscaled, closed, unreachable, timeout, failed}
+	return []Result{open, bare, unscaled, closed, unreachable, timeout, failed, full, rude}
 }
 
 func TestResultsHaveThePublishedShape(t *testing.T) {
@@ -183,6 +193,9 @@ func TestWhatIsNoResultIsRefused(t *testing.T) {
 		{"a round trip of three centuries", `0.5`, `1e10`, `"1e10" seconds do not fit a duration`},
 		{"a round trip just above the longest", `0.5`, `9223372036.854775808`, `"9223372036.854775808" seconds do not fit a duration`},
 		{"a remote that is no address", `"outcome"`, `"remote":"db.fra:5432","outcome"`, `remote "db.fra:5432" is not address:port`},
+		{"a close without an ending", `"outcome"`, `"close":{"ack_seconds":1},"outcome"`, "close.ending is missing"},
+		{"a close with an unknown ending", `"outcome"`, `"close":{"ending":"sudden"},"outcome"`, `ending "sudden" is unknown; it is one of [orderly reset unclosed]`},
+		{"an unknown loss", `"outcome"`, `"retry":{"lost":"all"},"outcome"`, `loss "all" is unknown; it is one of [unknown syn syn_ack]`},
 		{"a negative window scale", `"outcome"`, `"syn_ack":{"window_scale":-1},"outcome"`, "syn_ack.window_scale -1 is no shift count"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -215,6 +228,8 @@ func TestAResultThatIsNotWholeIsNotWritten(t *testing.T) {
 	}{
 		{"no outcome", func(r *Result) { r.Outcome = 0 }, "outcome 0 has no name"},
 		{"no stamp", func(r *Result) { r.Stamp = 0 }, "stamp 0 has no name"},
+		{"a close without an ending", func(r *Result) { r.Close = &Close{} }, "ending 0 has no name"},
+		{"a loss that is none", func(r *Result) { r.Retry = &Retry{Lost: LostSYNACK + 1} }, "loss 3 has no name"},
 		{"a year that RFC 3339 does not have", func(r *Result) { r.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "RFC 3339 has no year 10000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -250,6 +265,13 @@ var anyResult = rapid.Custom(func(t *rapid.T) Result {
 		Lateness:  duration("lateness"),
 		HostDelay: duration("host delay"),
 		Drops:     rapid.IntRange(0, 10).Draw(t, "drops"),
+		SYN:       rapid.Uint32().Draw(t, "syn"),
+	}
+	if rapid.Bool().Draw(t, "retried") {
+		r.Retry = &Retry{
+			Answered: rapid.IntRange(0, 7).Draw(t, "answered"), Waited: duration("waited"),
+			Lost: rapid.SampledFrom([]Lost{LostUnknown, LostSYN, LostSYNACK}).Draw(t, "lost"),
+		}
 	}
 	if rapid.Bool().Draw(t, "resolved") {
 		r.Remote = netip.AddrPortFrom(addr.Draw(t, "remote"), rapid.Uint16().Draw(t, "port"))
@@ -262,7 +284,10 @@ var anyResult = rapid.Custom(func(t *rapid.T) Result {
 		r.SynAck = &SynAck{
 			Seq: rapid.Uint32().Draw(t, "seq"), Window: rapid.Uint16().Draw(t, "window"), MSS: rapid.Uint16().Draw(t, "mss"),
 			WindowScale: rapid.Int8Range(-1, 14).Draw(t, "scale"), SACKPermitted: rapid.Bool().Draw(t, "sack"),
-			Timestamps: rapid.Bool().Draw(t, "timestamps"), TTL: rapid.Uint8().Draw(t, "ttl"),
+			Timestamps: rapid.Bool().Draw(t, "timestamps"), ECN: rapid.Bool().Draw(t, "ecn"), TTL: rapid.Uint8().Draw(t, "ttl"),
+		}
+		if rapid.Bool().Draw(t, "closed") {
+			r.Close = &Close{Ending: rapid.SampledFrom([]Ending{Orderly, Reset, Unclosed}).Draw(t, "ending"), Ack: duration("ack"), Fin: duration("fin")}
 		}
 	case Unreachable:
 		r.ICMP = &ICMP{Type: rapid.Uint8().Draw(t, "type"), Code: rapid.Uint8().Draw(t, "code"), From: addr.Draw(t, "from")}

@@ -14,7 +14,7 @@ const (
 	Error                          // we failed; Result.Err says why, and no round trip is given
 )
 
-var outcomeWords = words[Outcome]{"outcome", []string{"", "open", "closed", "unreachable", "timeout", "error"}}
+var outcomeWords = words[Outcome]{"outcome", []string{"", "open", "closed", "unreachable", "timeout", "error"}, false}
 
 // Outcomes lists every outcome in the order in which tables show them.
 func Outcomes() []Outcome { return []Outcome{Open, Closed, Unreachable, Timeout, Error} }
@@ -43,7 +43,7 @@ const (
 	StampUser                      // by this process
 )
 
-var stampWords = words[Stamp]{"stamp", []string{"", "hardware", "kernel", "tcp_info", "user"}}
+var stampWords = words[Stamp]{"stamp", []string{"", "hardware", "kernel", "tcp_info", "user"}, false}
 
 // String returns the stamp's word, as it stands in JSON and tables.
 func (s Stamp) String() string { return stampWords.name(s) }
@@ -58,6 +58,7 @@ func (s *Stamp) UnmarshalText(b []byte) (err error) { *s, err = stampWords.parse
 type words[T ~uint8] struct {
 	kind  string
 	names []string
+	zero  bool // that the zero value has a name, too
 }
 
 func (w words[T]) name(v T) string {
@@ -68,17 +69,21 @@ func (w words[T]) name(v T) string {
 }
 
 func (w words[T]) marshal(v T) ([]byte, error) {
-	if v == 0 || int(v) >= len(w.names) {
+	if v == 0 && !w.zero || int(v) >= len(w.names) {
 		return nil, fmt.Errorf("%s %d has no name", w.kind, v)
 	}
 	return []byte(w.names[v]), nil
 }
 
 func (w words[T]) parse(b []byte) (T, error) {
-	for i, name := range w.names[1:] {
+	first := 1
+	if w.zero {
+		first = 0
+	}
+	for i, name := range w.names[first:] {
 		if name == string(b) {
-			return T(i + 1), nil
+			return T(first + i), nil
 		}
 	}
-	return 0, fmt.Errorf("%s %q is unknown; it is one of %v", w.kind, b, w.names[1:])
+	return 0, fmt.Errorf("%s %q is unknown; it is one of %v", w.kind, b, w.names[first:])
 }

@@ -66,24 +66,16 @@ const (
 	LostSYNACK              // the target saw an earlier SYN than the last, and its answer to that was lost or late
 )
 
-var lostWords = words[Lost]{"loss", []string{"unknown", "syn", "syn_ack"}}
+var lostWords = words[Lost]{"loss", []string{"unknown", "syn", "syn_ack"}, true}
 
 // String returns the word for it, as it stands in JSON and tables.
 func (l Lost) String() string { return lostWords.name(l) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (l Lost) MarshalText() ([]byte, error) { return []byte(lostWords.name(l)), nil }
+func (l Lost) MarshalText() ([]byte, error) { return lostWords.marshal(l) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (l *Lost) UnmarshalText(b []byte) error {
-	if string(b) == lostWords.names[0] {
-		*l = LostUnknown
-		return nil
-	}
-	v, err := lostWords.parse(b)
-	*l = v
-	return err
-}
+func (l *Lost) UnmarshalText(b []byte) (err error) { *l, err = lostWords.parse(b); return err }
 
 // Retry is what is known of a probe that was answered after several SYNs. The
 // result's RTT is from the SYN that was answered; where that is not known, from the last.
@@ -106,7 +98,7 @@ const (
 	Unclosed                   // the target did not do its part in time, and was sent a RST
 )
 
-var endingWords = words[Ending]{"ending", []string{"", "orderly", "reset", "unclosed"}}
+var endingWords = words[Ending]{"ending", []string{"", "orderly", "reset", "unclosed"}, false}
 
 // String returns the word for it, as it stands in JSON and tables.
 func (e Ending) String() string { return endingWords.name(e) }

@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -30,24 +31,16 @@ const (
 	Connect
 )
 
-var modeWords = words[Mode]{"mode", []string{"half-open", "full", "connect"}}
+var modeWords = words[Mode]{"mode", []string{"half-open", "full", "connect"}, true}
 
 // String returns the mode's word, as it stands in flags.
 func (m Mode) String() string { return modeWords.name(m) }
 
 // MarshalText implements encoding.TextMarshaler.
-func (m Mode) MarshalText() ([]byte, error) { return []byte(modeWords.name(m)), nil }
+func (m Mode) MarshalText() ([]byte, error) { return modeWords.marshal(m) }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (m *Mode) UnmarshalText(b []byte) error {
-	for i, name := range modeWords.names {
-		if name == string(b) {
-			*m = Mode(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("mode %q is unknown; it is one of %v", b, modeWords.names)
-}
+func (m *Mode) UnmarshalText(b []byte) (err error) { *m, err = modeWords.parse(b); return err }
 
 // Spec says how targets are to be probed.
 type Spec struct {
@@ -128,7 +121,11 @@ func (s *Spec) Length() time.Duration {
 	if s.Mode == Full {
 		waits += s.Timeout
 	}
-	return time.Duration(s.Count)*s.Interval + Backoff(s.Retries) + waits
+	waits += Backoff(s.Retries)
+	if s.Interval > (math.MaxInt64-waits)/time.Duration(s.Count) { // centuries
+		return math.MaxInt64
+	}
+	return time.Duration(s.Count)*s.Interval + waits
 }
 
 // Backoff returns the time from the first SYN of a probe to its n-th retry.

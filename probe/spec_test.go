@@ -26,6 +26,9 @@ func TestSpecsWithinTheLimitsAreValid(t *testing.T) {
 		{"the shortest timeout", func(s *Spec) { s.Timeout = MinTimeout }},
 		{"the longest timeout", func(s *Spec) { s.Timeout = MaxTimeout }},
 		{"the most flows", func(s *Spec) { s.Flows = MaxFlows }},
+		{"the most retries", func(s *Spec) { s.Retries = MaxRetries }},
+		{"full handshakes", func(s *Spec) { s.Mode = Full }},
+		{"handshakes by the kernel", func(s *Spec) { s.Mode = Connect }},
 		{"IPv4 only", func(s *Spec) { s.Family = IPv4 }},
 		{"IPv6 only", func(s *Spec) { s.Family = IPv6 }},
 		{"the name of an agent", func(s *Spec) { s.Targets[0].Name = "fra-1" }},
@@ -58,6 +61,9 @@ func TestASpecThatIsWrongSaysWhere(t *testing.T) {
 		{"too long a timeout", func(s *Spec) { s.Timeout = MaxTimeout + time.Millisecond }, "timeout 1m0.001s is outside 1ms to 1m0s"},
 		{"no flow", func(s *Spec) { s.Flows = 0 }, "0 flows are outside 1 to 256"},
 		{"too many flows", func(s *Spec) { s.Flows = MaxFlows + 1 }, "257 flows are outside 1 to 256"},
+		{"negative retries", func(s *Spec) { s.Retries = -1 }, "-1 retries are outside 0 to 6"},
+		{"too many retries", func(s *Spec) { s.Retries = MaxRetries + 1 }, "7 retries are outside 0 to 6"},
+		{"a mode that does not exist", func(s *Spec) { s.Mode = Connect + 1 }, "mode 3 is none"},
 		{"a family that does not exist", func(s *Spec) { s.Family = 5 }, "family 5 is neither 4 nor 6"},
 		{"a target without a host", func(s *Spec) { s.Targets[0].Host = "" }, `target "db.fra:5432": the host is missing before the colon`},
 		{"a target without a port", func(s *Spec) { s.Targets[0].Port = 0 }, `target "db.fra:5432": port 0 cannot be probed`},
@@ -93,6 +99,39 @@ func TestProbesAndRateFollowFromTheSpec(t *testing.T) {
 			}
 			if got := tt.spec.Rate(); math.Abs(got-tt.rate) > 1e-12 {
 				t.Errorf("Rate() = %v, want %v", got, tt.rate)
+			}
+		})
+	}
+}
+
+func TestRetriesWaitTwiceAsLongEachTime(t *testing.T) {
+	for n, want := range []time.Duration{0, 1, 3, 7, 15, 31, 63} { // RFC 6298 section 5.5
+		if got := Backoff(n); got != want*time.Second {
+			t.Errorf("retry %d comes %v after the first SYN, want %v", n, got, want*time.Second)
+		}
+	}
+}
+
+func TestALimitedSpecHasALength(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Spec)
+		want   time.Duration
+	}{
+		{"the intervals and the last wait", func(*Spec) {}, 13 * time.Second},
+		{"retries come before the last wait", func(s *Spec) { s.Retries = 2 }, 16 * time.Second},
+		{"a full handshake waits for the close as well", func(s *Spec) { s.Mode = Full }, 16 * time.Second},
+		{"no count has no end", func(s *Spec) { s.Count = 0 }, 0},
+		{"a spec for centuries is as long as can be told", func(s *Spec) { s.Count, s.Interval = MaxCount, MaxInterval }, math.MaxInt64},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := validSpec()
+			tt.change(&s)
+			if err := s.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Length(); got != tt.want {
+				t.Errorf("Length() = %v, want %v", got, tt.want)
 			}
 		})
 	}

@@ -131,6 +131,27 @@ func tellApart(t *testing.T, stamping Stamping, address string) {
 	}
 }
 
+// The kernel begins to stamp packets some time after it was asked to.
+func TestTheVeryFirstProbeHasTrueStamps(t *testing.T) {
+	inside(t, oneHost(t), func() {
+		open := listen(t, "127.0.0.1:0")
+		for i := range 40 {
+			ctx, stop := context.WithCancel(context.Background())
+			e, err := New(Config{Stamping: Stamping(i % 2)})
+			must(t, err)
+			ran := make(chan error, 1)
+			go func() { ran <- e.Run(ctx) }()
+			for _, r := range do(t, e, spec(t, 1, open)) {
+				if r.Outcome != probe.Open || r.RTT > 50*time.Millisecond {
+					t.Errorf("engine %d: %v %s %v", i, r.Outcome, r.Err, r.RTT)
+				}
+			}
+			stop()
+			must(t, <-ran)
+		}
+	})
+}
+
 func TestATargetThatDropsSYNsTimesOut(t *testing.T) {
 	n := twoHosts(t)
 	inside(t, n.to, func() { swallow(t, n.from) })

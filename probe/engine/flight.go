@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"time"
 
@@ -122,7 +123,9 @@ func (f *flight) result(now reading, drops uint64) probe.Result {
 	}
 	if a.outcome != 0 {
 		now, drops = a.read, a.drops
-		r.HostDelay += time.Duration(a.read.wall - a.stamp)
+		if a.stamp != 0 {
+			r.HostDelay += time.Duration(a.read.wall - a.stamp)
+		}
 	}
 	r.Drops = int(drops - f.drops)
 	if err := f.fault(now); err != nil {
@@ -175,10 +178,12 @@ func (f *flight) fault(now reading) error {
 		return stepped
 	case a.outcome != 0 && (from.sent == 0 || f.syns[0].sent == 0):
 		return errors.New("the kernel gave no stamp of the SYN, which was answered")
+	case a.outcome != 0 && a.stamp == 0:
+		return errors.New("the kernel gave no stamp of the answer")
 	case from.sent == 0:
 		return errors.New("the SYN was never seen to leave this host")
 	case a.outcome != 0 && a.stamp < from.sent:
-		return errors.New("the answer's stamp is before the SYN's")
+		return fmt.Errorf("the answer's stamp is %v before the SYN's", time.Duration(from.sent-a.stamp))
 	}
 	return nil
 }

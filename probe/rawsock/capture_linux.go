@@ -72,8 +72,8 @@ func packetSocket(filter []bpf.RawInstruction, ignoreOutgoing bool) (fd int, err
 			return -1, os.NewSyscallError("setsockopt PACKET_IGNORE_OUTGOING", err)
 		}
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-		return -1, os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
+	if err := enableStamps(fd); err != nil {
+		return -1, err
 	}
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all}); err != nil {
@@ -148,9 +148,8 @@ func (c *Capture) batch(n int) []Frame {
 	c.frames = c.frames[:0]
 	for i := range n {
 		data, control := c.in.message(i)
-		if at, ok := stampOf(control); ok {
-			c.frames = append(c.frames, Frame{Stamp: at, Data: data})
-		}
+		at, _ := stampOf(control)
+		c.frames = append(c.frames, Frame{Stamp: at, Data: data})
 	}
 	return c.frames
 }

@@ -29,12 +29,18 @@ var (
 type Datagram struct {
 	// Src must be an address of this host: the kernel refuses any other.
 	Src, Dst netip.Addr
-	Segment  []byte
+	// Interface is the index of the device to leave by; 0 leaves it to the routes.
+	Interface uint32
+	// TTL is the time to live or hop limit; 0 is the host's default.
+	TTL uint8
+	// TOS is the DSCP in the upper six bits, and ECN in the lower two.
+	TOS     uint8
+	Segment []byte
 }
 
 // Frame is a captured packet.
 type Frame struct {
-	// Stamp is the kernel's time of it, in nanoseconds since 1970.
+	// Stamp is the kernel's time of it, in nanoseconds since 1970; 0 if it has none.
 	Stamp int64
 	// Data starts at the IP header and may be cut short. It is valid during the
 	// call that hands it over.

@@ -309,9 +309,12 @@ func TestNoPieceOfWhatIsNotOursPasses(t *testing.T) {
 }
 
 func TestWhatPassesIsCutToWhatIsRead(t *testing.T) {
-	for name, s := range samples(t) {
-		if got := running(t, s.filter, ourPorts)(s.packet); got < min(len(s.packet), 60+8+60+60) {
-			t.Errorf("%s: %d bytes pass, which is not all headers of %x", name, got, s.packet)
+	all := samples(t)
+	about := icmpAbout(t, 3, segment(t, false, 61003, 5432, packet.SYN))
+	all["an error with every option there is room for"] = sample{filter: answerFilter, packet: withOptions(withOptions(about, 28, 40), 0, 40)}
+	for name, s := range all {
+		if got := running(t, s.filter, ourPorts)(s.packet); got < len(s.packet) {
+			t.Errorf("%s: %d of %d bytes pass, and all of them are headers", name, got, len(s.packet))
 		}
 	}
 	long := append(segment(t, false, 5432, 61003, packet.ACK), make([]byte, 1400)...)

@@ -95,9 +95,8 @@ func stampOf(control []byte) (nanos int64, ok bool) {
 			return 0, false
 		}
 		body := control[unix.CmsgLen(0):size]
-		// Both start with the stamp as a timespec; SCM_TIMESTAMPING has two more.
-		known := h.Type == unix.SCM_TIMESTAMPNS || h.Type == unix.SCM_TIMESTAMPING
-		if h.Level == unix.SOL_SOCKET && known && len(body) >= int(unsafe.Sizeof(unix.Timespec{})) {
+		// It starts with the software stamp, as a timespec, and has two more.
+		if h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_TIMESTAMPING && len(body) >= int(unsafe.Sizeof(unix.Timespec{})) {
 			ts := *(*unix.Timespec)(unsafe.Pointer(&body[0]))
 			return ts.Nano(), ts.Sec != 0
 		}
@@ -112,14 +111,13 @@ type outbox struct {
 	iovs    []unix.Iovec
 	names4  []unix.RawSockaddrInet4
 	names6  []unix.RawSockaddrInet6
-	control []byte
+	control []byte // for each: where from, and, if asked for, TTL and TOS
+	v6      bool
 }
 
 func newOutbox(v6 bool) *outbox {
-	b := &outbox{msgs: make([]mmsghdr, batchLen), iovs: make([]unix.Iovec, batchLen), control: make([]byte, batchLen*controlLen)}
-	level, kind, size := unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo
+	b := &outbox{msgs: make([]mmsghdr, batchLen), iovs: make([]unix.Iovec, batchLen), control: make([]byte, batchLen*controlLen), v6: v6}
 	if v6 {
-		level, kind, size = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo
 		b.names6 = make([]unix.RawSockaddrInet6, batchLen)
 	} else {
 		b.names4 = make([]unix.RawSockaddrInet4, batchLen)
@@ -129,10 +127,6 @@ func newOutbox(v6 bool) *outbox {
 		h.Iov = &b.iovs[i]
 		h.SetIovlen(1)
 		h.Control = &b.control[i*controlLen]
-		h.SetControllen(unix.CmsgSpace(size))
-		c := (*unix.Cmsghdr)(unsafe.Pointer(h.Control))
-		c.Level, c.Type = int32(level), int32(kind)
-		c.SetLen(unix.CmsgLen(size))
 		if v6 {
 			b.names6[i].Family = unix.AF_INET6
 			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names6[i])), unix.SizeofSockaddrInet6
@@ -149,14 +143,44 @@ func newOutbox(v6 bool) *outbox {
 func (b *outbox) put(i int, d *Datagram, scope uint32) {
 	b.iovs[i].Base = unsafe.SliceData(d.Segment)
 	b.iovs[i].SetLen(len(d.Segment))
-	info := unsafe.Pointer(&b.control[i*controlLen+unix.CmsgLen(0)])
-	if b.names6 != nil {
-		b.names6[i].Addr, b.names6[i].Scope_id = d.Dst.As16(), scope
-		*(*unix.Inet6Pktinfo)(info) = unix.Inet6Pktinfo{Addr: d.Src.As16(), Ifindex: scope}
-		return
+	if d.Interface != 0 {
+		scope = d.Interface
 	}
-	b.names4[i].Addr = d.Dst.As4()
-	*(*unix.Inet4Pktinfo)(info) = unix.Inet4Pktinfo{Spec_dst: d.Src.As4()}
+	control := b.control[i*controlLen:][:controlLen]
+	var n int
+	if b.v6 {
+		b.names6[i].Addr, b.names6[i].Scope_id = d.Dst.As16(), scope
+		info := unix.Inet6Pktinfo{Addr: d.Src.As16(), Ifindex: scope}
+		n = putControl(control, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, info)
+		n += putOption(control[n:], unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, d.TTL)
+		n += putOption(control[n:], unix.IPPROTO_IPV6, unix.IPV6_TCLASS, d.TOS)
+	} else {
+		b.names4[i].Addr = d.Dst.As4()
+		info := unix.Inet4Pktinfo{Spec_dst: d.Src.As4(), Ifindex: int32(scope)}
+		n = putControl(control, unix.IPPROTO_IP, unix.IP_PKTINFO, info)
+		n += putOption(control[n:], unix.IPPROTO_IP, unix.IP_TTL, d.TTL)
+		n += putOption(control[n:], unix.IPPROTO_IP, unix.IP_TOS, d.TOS)
+	}
+	b.msgs[i].hdr.SetControllen(n)
+}
+
+// putOption writes a control message with a number, unless that is 0.
+func putOption(b []byte, level, kind int32, v uint8) int {
+	if v == 0 {
+		return 0
+	}
+	return putControl(b, level, kind, int32(v))
+}
+
+// putControl writes a control message and returns how much room it takes.
+func putControl[T any](b []byte, level, kind int32, v T) int {
+	size := int(unsafe.Sizeof(v))
+	_ = b[unix.CmsgSpace(size)-1]
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = level, kind
+	h.SetLen(unix.CmsgLen(size))
+	*(*T)(unsafe.Pointer(&b[unix.CmsgLen(0)])) = v
+	return unix.CmsgSpace(size)
 }
 
 // disconnect parts a datagram socket from its peer (connect to AF_UNSPEC,

@@ -21,7 +21,7 @@ func control(level, kind int32, words ...int64) []byte {
 
 func TestStampsAreFoundAmongControlMessages(t *testing.T) {
 	const seconds, nanos = 1_795_201_971, 369_785_123
-	stamp := control(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, seconds, nanos)
+	stamp := control(unix.SOL_SOCKET, unix.SCM_TIMESTAMPING, seconds, nanos)
 	three := control(unix.SOL_SOCKET, unix.SCM_TIMESTAMPING, seconds, nanos, 0, 0, 0, 0)
 	other := control(unix.IPPROTO_IP, unix.IP_RECVERR, 1, 2, 3)
 	odd := control(unix.IPPROTO_IP, unix.IP_TTL, 64)[:unix.CmsgLen(4)] // the last may lack its padding
@@ -41,8 +41,8 @@ func TestStampsAreFoundAmongControlMessages(t *testing.T) {
 		{"none at all", nil, 0},
 		{"none among others", slices.Concat(other, odd), 0},
 		{"of hardware only", control(unix.SOL_SOCKET, unix.SCM_TIMESTAMPING, 0, 0, 0, 0, seconds, nanos), 0},
-		{"of another level", control(unix.IPPROTO_IP, unix.SCM_TIMESTAMPNS, seconds, nanos), 0},
-		{"too short to hold one", control(unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS, seconds), 0},
+		{"of another level", control(unix.IPPROTO_IP, unix.SCM_TIMESTAMPING, seconds, nanos), 0},
+		{"too short to hold one", control(unix.SOL_SOCKET, unix.SCM_TIMESTAMPING, seconds), 0},
 		{"longer than what was received", cut, 0},
 		{"shorter than its own header", slices.Concat(tiny, stamp), 0},
 		{"a header cut short", stamp[:unix.SizeofCmsghdr-1], 0},

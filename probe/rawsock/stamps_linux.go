@@ -1,0 +1,57 @@
+package rawsock
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveStamps asks for stamps of received packets. The older SO_TIMESTAMPNS
+// would make one up, at the time of reading, for a packet that has none.
+const receiveStamps = unix.SOF_TIMESTAMPING_RX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
+
+// enableStamps has the kernel stamp packets, and waits until it does. It
+// begins with that some time after the first socket of the host has asked for it, and what comes
+// before has no stamp.
+func enableStamps(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, receiveStamps); err != nil {
+		return os.NewSyscallError("setsockopt SO_TIMESTAMPING", err)
+	}
+	for range 100 {
+		if stamped, err := loopbackIsStamped(); stamped || err != nil {
+			break // without a loopback there is no telling, and packets without a stamp are found out
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// loopbackIsStamped sends a datagram to itself and tells whether it has a stamp.
+func loopbackIsStamped() (bool, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, receiveStamps); err != nil {
+		return false, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return false, err
+	}
+	self, err := unix.Getsockname(fd)
+	if err != nil {
+		return false, err
+	}
+	if err := unix.Sendto(fd, []byte{0}, 0, self); err != nil {
+		return false, err
+	}
+	in := newInbox(1)
+	if _, err := in.receive(fd, 0); err != nil {
+		return false, err
+	}
+	_, control := in.message(0)
+	_, ok := stampOf(control)
+	return ok, nil
+}
