@@ -60,6 +60,10 @@ type Spec struct {
 	// Routers that balance by 5-tuple (ECMP) keep each on a path of its own.
 	Flows  int
 	Family Family
+	// Poisson draws the times between probes from an exponential distribution
+	// with the mean of Interval, so that they fall in step with nothing (RFC 2330 section 11.1.1).
+	Poisson bool
+	Sending Sending
 }
 
 // The limits and the defaults of a Spec.
@@ -96,6 +100,9 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("mode %d is none", s.Mode)
 	case s.Family != AnyFamily && s.Family != IPv4 && s.Family != IPv6:
 		return fmt.Errorf("family %d is neither 4 nor 6", s.Family)
+	}
+	if err := s.Sending.validate(); err != nil {
+		return err
 	}
 	for _, t := range s.Targets {
 		if err := checkHost(t.Host); err != nil {

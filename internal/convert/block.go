@@ -192,11 +192,21 @@ func checkBlock(b *synmeshv1.ResultBlock) error {
 			return fmt.Errorf("notes[%d] is about row %d, after row %d; rows rise", i, row, last)
 		}
 		last = row
-		if _, err := toICMP(n.GetIcmp()); err != nil {
+		if err := checkNote(n); err != nil {
 			return fmt.Errorf("notes[%d]: %w", i, err)
 		}
 	}
 	return nil
+}
+
+func checkNote(n *synmeshv1.ResultNote) error {
+	if _, err := toICMP(n.GetIcmp()); err != nil {
+		return err
+	}
+	if err := checkRetry(n.GetRetry()); err != nil {
+		return err
+	}
+	return checkClose(n.GetClose())
 }
 
 // Rows returns the results of a report that CheckReport has passed, as the
@@ -249,6 +259,7 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 		if len(notes) > 0 && int(notes[0].GetRow()) == row {
 			r.ICMP, _ = toICMP(notes[0].GetIcmp()) // CheckReport has looked at it
 			r.Err = notes[0].GetError()
+			r.Retry, r.Close = toRetry(notes[0].GetRetry()), toClose(notes[0].GetClose())
 			notes = notes[1:]
 		}
 		if !yield(&r) {

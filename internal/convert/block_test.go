@@ -69,10 +69,8 @@ func TestResultsComeOutOfBlocksAsTheyWentIn(t *testing.T) {
 				}
 				want := inBlocks(results)
 				for i := range want {
-					if want[i].SynAck != nil && (keep == nil || !keep(want[i].Source)) {
-						forgotten := *want[i].SynAck
-						forgotten.Seq = 0
-						want[i].SynAck = &forgotten
+					if keep == nil || !keep(want[i].Source) {
+						want[i] = withoutSeqs(want[i])
 					}
 				}
 				if d := cmp.Diff(want, rowsOf("fra-1", report), same); d != "" {
@@ -81,6 +79,17 @@ func TestResultsComeOutOfBlocksAsTheyWentIn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// withoutSeqs returns the result without its sequence numbers.
+func withoutSeqs(r probe.Result) probe.Result {
+	r.SYN = 0
+	if r.SynAck != nil {
+		synAck := *r.SynAck
+		synAck.Seq = 0
+		r.SynAck = &synAck
+	}
+	return r
 }
 
 func TestASeriesIsOneBlock(t *testing.T) {
@@ -139,8 +148,7 @@ func TestTakingBlocksStartsAnew(t *testing.T) {
 
 func TestAddedResultsMayBeUsedAgain(t *testing.T) {
 	r := sample(0)
-	want := sample(0)
-	want.SynAck.Seq = 0
+	want := withoutSeqs(sample(0))
 	var b Blocks
 	b.Add(&r)
 	*r.SynAck, r = probe.SynAck{}, probe.Result{}
@@ -152,9 +160,9 @@ func TestAddedResultsMayBeUsedAgain(t *testing.T) {
 func TestColumnsOfTheUsualStayEmpty(t *testing.T) {
 	results := []probe.Result{sample(0), sample(1), sample(2)}
 	b := gathered(nil, results).GetBlocks()[0]
-	if b.Attempts != nil || b.Drops != nil || b.SynAckSeqs != nil || b.Notes != nil || len(b.GetSynAcks()) != 1 {
-		t.Errorf("attempts %v, drops %v, sequence numbers %v, notes %v and %d kinds of SYN-ACK, want none and 1",
-			b.GetAttempts(), b.GetDrops(), b.GetSynAckSeqs(), b.GetNotes(), len(b.GetSynAcks()))
+	if b.Attempts != nil || b.Drops != nil || b.SynAckSeqs != nil || b.SynSeqs != nil || b.Notes != nil || len(b.GetSynAcks()) != 1 {
+		t.Errorf("attempts %v, drops %v, sequence numbers %v and %v, notes %v and %d kinds of SYN-ACK, want none and 1",
+			b.GetAttempts(), b.GetDrops(), b.GetSynAckSeqs(), b.GetSynSeqs(), b.GetNotes(), len(b.GetSynAcks()))
 	}
 	results[1].Attempts, results[2].Drops = 3, 5
 	b = gathered(nil, results).GetBlocks()[0]
@@ -216,6 +224,7 @@ func TestAReportThatIsNotWholeIsRefused(t *testing.T) {
 		{"a number of drops is one too many", func(b *synmeshv1.ResultBlock) { b.Drops = []uint32{0, 0, 0, 1} }, "drops has 4 rows and outcomes has 3; all columns are equally long"},
 		{"an index is missing", func(b *synmeshv1.ResultBlock) { b.SynAckIndexes = b.SynAckIndexes[1:] }, "syn_ack_indexes has 2 rows and outcomes has 3; all columns are equally long"},
 		{"a sequence number is missing", func(b *synmeshv1.ResultBlock) { b.SynAckSeqs = []uint32{1} }, "syn_ack_seqs has 1 rows and outcomes has 3; all columns are equally long"},
+		{"a SYN's sequence number is missing", func(b *synmeshv1.ResultBlock) { b.SynSeqs = []uint32{1, 2} }, "syn_seqs has 2 rows and outcomes has 3; all columns are equally long"},
 		{"the address is no address", func(b *synmeshv1.ResultBlock) { b.Address = []byte{10, 0, 0} }, "address has 3 bytes; it has 4 or 16, or none"},
 		{"the port is too high", func(b *synmeshv1.ResultBlock) { b.Port = 65536 }, "port 65536 is above 65535"},
 		{"the stamp is not said", func(b *synmeshv1.ResultBlock) { b.Stamp = 0 }, "stamp: 0 is none"},
@@ -238,6 +247,15 @@ func TestAReportThatIsNotWholeIsRefused(t *testing.T) {
 		{"an ICMP error comes from nowhere", func(b *synmeshv1.ResultBlock) {
 			b.Notes = []*synmeshv1.ResultNote{{Error: "x"}, {Row: 2, Icmp: &synmeshv1.Icmp{}}}
 		}, "notes[1]: icmp.from has 0 bytes; an address has 4 or 16"},
+		{"a loss is unknown", func(b *synmeshv1.ResultBlock) {
+			b.Notes = []*synmeshv1.ResultNote{{Retry: &synmeshv1.Retry{Lost: 3}}}
+		}, "notes[0]: retry.lost: 3 is none"},
+		{"a close has no ending", func(b *synmeshv1.ResultBlock) {
+			b.Notes = []*synmeshv1.ResultNote{{Close: &synmeshv1.Close{}}}
+		}, "notes[0]: close.ending: 0 is none"},
+		{"a close has an unknown ending", func(b *synmeshv1.ResultBlock) {
+			b.Notes = []*synmeshv1.ResultNote{{Close: &synmeshv1.Close{Ending: 256 + 1}}}
+		}, "notes[0]: close.ending: 257 is none"},
 		{"an ICMP type is too high", func(b *synmeshv1.ResultBlock) {
 			b.Notes = []*synmeshv1.ResultNote{{Icmp: &synmeshv1.Icmp{Type: 256, From: []byte{10, 0, 0, 1}}}}
 		}, "notes[0]: icmp.type 256 is above 255"},

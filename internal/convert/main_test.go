@@ -51,6 +51,13 @@ var anyResult = rapid.Custom(func(t *rapid.T) probe.Result {
 		Lateness:  duration.Draw(t, "lateness"),
 		HostDelay: duration.Draw(t, "host delay"),
 		Drops:     rapid.SampledFrom([]int{0, 0, 0, 1, 1 << 20}).Draw(t, "drops"),
+		SYN:       rapid.Uint32().Draw(t, "syn"),
+	}
+	if rapid.Bool().Draw(t, "retried") {
+		r.Retry = &probe.Retry{
+			Answered: rapid.IntRange(0, 7).Draw(t, "answered"), Waited: duration.Draw(t, "waited"),
+			Lost: rapid.SampledFrom([]probe.Lost{probe.LostUnknown, probe.LostSYN, probe.LostSYNACK}).Draw(t, "lost"),
+		}
 	}
 	switch r.Outcome {
 	case probe.Open:
@@ -62,7 +69,14 @@ var anyResult = rapid.Custom(func(t *rapid.T) probe.Result {
 			WindowScale:   rapid.Int8Range(-1, 14).Draw(t, "scale"),
 			SACKPermitted: rapid.Bool().Draw(t, "sack"),
 			Timestamps:    rapid.Bool().Draw(t, "timestamps"),
+			ECN:           rapid.Bool().Draw(t, "ecn"),
 			TTL:           rapid.SampledFrom([]uint8{64, 0, 255}).Draw(t, "ttl"),
+		}
+		if rapid.Bool().Draw(t, "closed") {
+			r.Close = &probe.Close{
+				Ending: rapid.SampledFrom([]probe.Ending{probe.Orderly, probe.Reset, probe.Unclosed}).Draw(t, "ending"),
+				Ack:    duration.Draw(t, "ack"), Fin: duration.Draw(t, "fin"),
+			}
 		}
 	case probe.Closed:
 		r.RTT = duration.Draw(t, "rtt")
@@ -91,7 +105,7 @@ func sample(i int) probe.Result {
 	return probe.Result{
 		Time: time.Unix(1_795_201_971, 369_785_123).Add(time.Duration(i) * 50 * time.Millisecond), Agent: "fra-1",
 		Source: "measurements/mesh", Target: "nyc-1", Remote: netip.MustParseAddrPort("10.0.0.2:7"), LocalPort: uint16(61000 + i%4),
-		Outcome: probe.Open, RTT: time.Duration(23456 + i%97), Attempts: 1, Stamp: probe.StampKernel,
+		Outcome: probe.Open, RTT: time.Duration(23456 + i%97), Attempts: 1, Stamp: probe.StampKernel, SYN: uint32(i),
 		Lateness: 81 * time.Microsecond, HostDelay: 34 * time.Microsecond,
 		SynAck: &probe.SynAck{Seq: uint32(i) * 2654435761, Window: 64240, MSS: 1460, WindowScale: 7, SACKPermitted: true, Timestamps: true, TTL: 64},
 	}

@@ -85,7 +85,10 @@ func checkResult(m *synmeshv1.Result) error {
 	if err := checkSynAck(m.GetSynAck()); err != nil {
 		return fmt.Errorf("syn_ack.%w", err)
 	}
-	return nil
+	if err := checkRetry(m.GetRetry()); err != nil {
+		return err
+	}
+	return checkClose(m.GetClose())
 }
 
 func checkOutcome(o synmeshv1.Outcome) error {
@@ -171,6 +174,13 @@ func fromRetry(r *probe.Retry) *synmeshv1.Retry {
 	return &synmeshv1.Retry{Answered: uint32(r.Answered), Lost: synmeshv1.Lost(r.Lost), Waited: durationpb.New(r.Waited)}
 }
 
+func checkRetry(m *synmeshv1.Retry) error {
+	if l := m.GetLost(); l < 0 || l > synmeshv1.Lost(probe.LostSYNACK) {
+		return fmt.Errorf("retry.lost: %d is none", l)
+	}
+	return nil
+}
+
 func toRetry(m *synmeshv1.Retry) *probe.Retry {
 	if m == nil {
 		return nil
@@ -183,6 +193,13 @@ func fromClose(c *probe.Close) *synmeshv1.Close {
 		return nil
 	}
 	return &synmeshv1.Close{Ending: synmeshv1.Ending(c.Ending), Ack: durationpb.New(c.Ack), Fin: durationpb.New(c.Fin)}
+}
+
+func checkClose(m *synmeshv1.Close) error {
+	if e := m.GetEnding(); m != nil && (e <= 0 || e > synmeshv1.Ending(probe.Unclosed)) {
+		return fmt.Errorf("close.ending: %d is none", e)
+	}
+	return nil
 }
 
 func toClose(m *synmeshv1.Close) *probe.Close {

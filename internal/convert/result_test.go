@@ -68,6 +68,9 @@ func TestAMessageThatIsNoResultIsRefused(t *testing.T) {
 		{"a window that is too large", func(m *synmeshv1.Result) { m.SynAck.Window = 1 << 16 }, "syn_ack.window 65536 is above 65535"},
 		{"an MSS that is too large", func(m *synmeshv1.Result) { m.SynAck.Mss = 1 << 16 }, "syn_ack.mss 65536 is above 65535"},
 		{"a TTL that is too large", func(m *synmeshv1.Result) { m.SynAck.Ttl = 256 }, "syn_ack.ttl 256 is above 255"},
+		{"a loss that is unknown", func(m *synmeshv1.Result) { m.Retry = &synmeshv1.Retry{Lost: -1} }, "retry.lost: -1 is none"},
+		{"a close without an ending", func(m *synmeshv1.Result) { m.Close = &synmeshv1.Close{} }, "close.ending: 0 is none"},
+		{"a close with an unknown ending", func(m *synmeshv1.Result) { m.Close = &synmeshv1.Close{Ending: 4} }, "close.ending: 4 is none"},
 		{"an ICMP error from nowhere", func(m *synmeshv1.Result) { m.Icmp = &synmeshv1.Icmp{From: []byte{1}} }, "icmp.from has 1 bytes; an address has 4 or 16"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

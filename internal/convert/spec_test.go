@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"net/netip"
 	"math"
 	"testing"
 	"time"
@@ -21,7 +22,17 @@ func TestEverySpecComesBackFromItsMessage(t *testing.T) {
 			Interval: time.Duration(rapid.Int64Range(int64(probe.MinInterval), int64(probe.MaxInterval)).Draw(t, "interval")),
 			Timeout:  time.Duration(rapid.Int64Range(int64(probe.MinTimeout), int64(probe.MaxTimeout)).Draw(t, "timeout")),
 			Flows:    rapid.IntRange(1, probe.MaxFlows).Draw(t, "flows"),
+			Mode:     rapid.SampledFrom([]probe.Mode{probe.HalfOpen, probe.Full, probe.Connect}).Draw(t, "mode"),
+			Retries:  rapid.IntRange(0, probe.MaxRetries).Draw(t, "retries"),
 			Family:   rapid.SampledFrom([]probe.Family{probe.AnyFamily, probe.IPv4, probe.IPv6}).Draw(t, "family"),
+			Poisson:  rapid.Bool().Draw(t, "poisson"),
+			Sending: probe.Sending{
+				Source:    rapid.SampledFrom([]netip.Addr{{}, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("2001:db8::1")}).Draw(t, "source"),
+				Interface: rapid.SampledFrom([]string{"", "eth0"}).Draw(t, "interface"),
+				DSCP:      rapid.Uint8Max(63).Draw(t, "dscp"),
+				TTL:       rapid.Uint8().Draw(t, "ttl"),
+				ECN:       rapid.Bool().Draw(t, "ecn"),
+			},
 		}
 		for range rapid.IntRange(1, 5).Draw(t, "targets") {
 			target := probe.Target{Host: rapid.SampledFrom(hosts).Draw(t, "host"), Port: rapid.Uint16Min(1).Draw(t, "port")}
@@ -32,7 +43,7 @@ func TestEverySpecComesBackFromItsMessage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, got); d != "" {
+		if d := cmp.Diff(want, got, same); d != "" {
 			t.Fatalf("(-want +got):\n%s", d)
 		}
 		if err := got.Validate(); err != nil {
@@ -85,6 +96,10 @@ func TestAMessageThatIsOutOfBoundsIsNotValid(t *testing.T) {
 		{"an interval beyond all durations", func(m *synmeshv1.ProbeSpec) { m.Interval = &durationpb.Duration{Seconds: math.MaxInt64} }, "interval 2562047h47m16.854775807s is outside 1ms to 24h0m0s"},
 		{"no timeout", func(m *synmeshv1.ProbeSpec) { m.Timeout = nil }, "timeout 0s is outside 1ms to 1m0s"},
 		{"a negative count", func(m *synmeshv1.ProbeSpec) { m.Count = math.MinInt64 }, "count -9223372036854775808 is outside 1 to 10000000 (0 goes on until stopped)"},
+		{"negative retries", func(m *synmeshv1.ProbeSpec) { m.Retries = math.MinInt32 }, "-2147483648 retries are outside 0 to 6"},
+		{"a mode that is not known", func(m *synmeshv1.ProbeSpec) { m.Mode = 4 }, "mode 3 is none"},
+		{"a mode that would be known if it were cut", func(m *synmeshv1.ProbeSpec) { m.Mode = 256 + 1 }, "mode 3 is none"},
+		{"a negative mode", func(m *synmeshv1.ProbeSpec) { m.Mode = -1 }, "mode 3 is none"},
 		{"negative flows", func(m *synmeshv1.ProbeSpec) { m.Flows = math.MinInt32 }, "-2147483648 flows are outside 1 to 256"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -111,5 +126,12 @@ func TestFamiliesAreTranslated(t *testing.T) {
 	}
 	if got := ToFamily(99); got != probe.AnyFamily {
 		t.Errorf("a family that is not known is %v, want any", got)
+	}
+}
+
+func TestAMessageWithoutAModeIsHalfOpen(t *testing.T) {
+	s, err := ToSpec(&synmeshv1.ProbeSpec{})
+	if err != nil || s.Mode != probe.HalfOpen {
+		t.Errorf("the mode is %v (%v), want half-open", s.Mode, err)
 	}
 }

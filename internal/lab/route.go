@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Route computes the shortest path between every two nodes, by the sum of the delays and then by the number of links,
@@ -27,6 +28,29 @@ func (l *Lab) Route() error {
 	for _, n := range l.nodes {
 		if err := n.installRoutes(); err != nil {
 			return fmt.Errorf("lab: routing: %w", err)
+		}
+	}
+	for _, n := range l.nodes {
+		if err := n.awaitAddresses(); err != nil {
+			return fmt.Errorf("lab: routing: %w", err)
+		}
+	}
+	return nil
+}
+
+// awaitAddresses returns when the node takes in what is sent to its IPv6 addresses: the kernel makes the local route
+// some time after the address, and drops what comes before.
+func (n *Node) awaitAddresses() error {
+	for _, p := range n.ports {
+		to := p.prefix6.Addr()
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			routes, err := n.space.handle.RouteGet(to.AsSlice())
+			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s does not take in what is sent to %s: %w", n.name, to, err)
+			}
 		}
 	}
 	return nil

@@ -131,8 +131,9 @@ func (w *wireCapture) drain(t *testing.T) {
 			t.Fatal(err)
 		}
 		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil || len(messages) != 1 {
-			t.Fatalf("control messages %v: %v", messages, err)
+		must(t, err)
+		if len(messages) == 0 {
+			continue // of before the kernel stamped packets, so not of a probe
 		}
 		stamp := (*unix.Timespec)(unsafe.Pointer(&messages[0].Data[0])).Nano()
 		if p.Decode(buf[:n]) != nil || p.Kind != packet.KindTCP {

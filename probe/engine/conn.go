@@ -182,6 +182,6 @@ func (t *task) say(f *flight, c *conn, flags packet.Flags, seq uint32) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.engine.sendSome([]rawsock.Datagram{{Src: f.target.src, Dst: f.target.remote.Addr(), Segment: b}})
+	_, err = t.engine.sendSome([]rawsock.Datagram{t.datagram(f.target, b)})
 	return err
 }

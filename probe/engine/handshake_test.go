@@ -125,7 +125,7 @@ func script(t *testing.T, n network, port uint16, answer func(s *scripted, syn *
 		for capture.Wait() == nil {
 			_ = capture.Take(func(frames []rawsock.Frame, _ uint64) {
 				for _, f := range frames {
-					if p.Decode(f.Data) == nil && p.Kind == packet.KindTCP && p.TCP.Flags == packet.SYN {
+					if p.Decode(f.Data) == nil && p.Kind == packet.KindTCP && p.TCP.Flags&(packet.SYN|packet.ACK) == packet.SYN {
 						count++
 						answer(s, &p.TCP, count)
 					}
@@ -339,6 +339,57 @@ func TestSYNCookiesAreToldFromOtherSequenceNumbers(t *testing.T) {
 			}
 			if got := sum.Cookies(); got != want {
 				t.Errorf("tcp_syncookies=%s: %s, want %s", setting, got, want)
+			}
+		})
+	}
+}
+
+func TestSYNsLeaveAsAsked(t *testing.T) {
+	n := twoHosts(t)
+	syns := make(chan packet.Segment, 10)
+	script(t, n, 443, func(s *scripted, syn *packet.Segment, _ int) {
+		syns <- *syn
+		s.reply(syn, synAck|packet.ECE, nil)
+	})
+	for _, c := range []struct {
+		name string
+		how  probe.Sending
+		ok   func(syn packet.Segment) bool
+	}{
+		{"with the defaults of Linux", probe.Sending{}, func(s packet.Segment) bool { return s.TOS == 0 && s.TTL == 63 && s.Flags == packet.SYN }},
+		{"with a DSCP", probe.Sending{DSCP: 46}, func(s packet.Segment) bool { return s.TOS == 46<<2 }},
+		{"with a TTL", probe.Sending{TTL: 9}, func(s packet.Segment) bool { return s.TTL == 8 }},
+		{"offering ECN", probe.Sending{ECN: true}, func(s packet.Segment) bool { return s.Flags == packet.SYN|packet.ECE|packet.CWR }},
+		{"from an address", probe.Sending{Source: n.from.Addr4()}, func(s packet.Segment) bool { return s.Src.Addr() == n.from.Addr4() }},
+		{"by an interface", probe.Sending{Interface: n.from.Interface()}, func(s packet.Segment) bool { return s.Src.Addr() == n.from.Addr4() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := spec(t, 1, n.to.Addr4().String()+":443")
+			s.Sending = c.how
+			inside(t, n.from, func() {
+				for _, r := range do(t, start(t, Config{}), s) {
+					if r.Outcome != probe.Open || !r.SynAck.ECN {
+						t.Fatalf("%v %s", r.Outcome, r.Err)
+					}
+				}
+			})
+			if syn := <-syns; !c.ok(syn) {
+				t.Errorf("TOS %d, TTL %d: %v", syn.TOS, syn.TTL, &syn)
+			}
+		})
+	}
+	for says, how := range map[string]probe.Sending{
+		"source":                       {Source: netip.MustParseAddr("10.99.0.1")},
+		`interface "nowhere"`:          {Interface: "nowhere"},
+		"are of different IP versions": {Source: n.from.Addr6()},
+	} {
+		s := spec(t, 1, n.to.Addr4().String()+":443")
+		s.Sending = how
+		inside(t, n.from, func() {
+			for _, r := range do(t, start(t, Config{}), s) {
+				if r.Outcome != probe.Error || !strings.Contains(r.Err, says) {
+					t.Errorf("%v %q, want an error about %s", r.Outcome, r.Err, says)
+				}
 			}
 		})
 	}

@@ -19,6 +19,7 @@ type target struct {
 	remote   netip.AddrPort // with a zone, if it was given one
 	plain    netip.AddrPort // as it stands in packets
 	src      netip.Addr
+	device   uint32 // index of the interface to leave by; 0 leaves it to the routes
 	template packet.Template
 	unknown  error // its name has no address; then the rest is missing
 	lost     bool  // the way to it has to be looked up before the next probe
@@ -44,10 +45,18 @@ func resolve(ctx context.Context, t probe.Target, family probe.Family) (netip.Ad
 }
 
 // route finds the way to the target's address and prepares its SYN.
-func (e *Engine) route(t *target) error {
+func (e *Engine) route(t *target, how *probe.Sending) error {
 	src, mtu, err := e.router.Route(t.remote.Addr())
+	if how.Interface != "" {
+		src, mtu, t.device, err = device(how.Interface, t.remote.Addr().Is6())
+	}
 	if err != nil {
 		return err
+	}
+	if how.Source.IsValid() {
+		if src = how.Source; src.Is6() != t.remote.Addr().Is6() {
+			return fmt.Errorf("the source %s and the target %s are of different IP versions", src, t.remote.Addr())
+		}
 	}
 	headers := 40
 	if src.Is6() {
@@ -60,6 +69,28 @@ func (e *Engine) route(t *target) error {
 	t.src = src
 	t.plain = netip.AddrPortFrom(t.remote.Addr().WithZone(""), t.remote.Port())
 	syn := packet.LinuxSYN(src, t.plain, uint16(mss))
+	if how.ECN {
+		syn.Flags |= packet.ECE | packet.CWR
+	}
 	t.template, err = packet.NewTemplate(&syn)
 	return err
+}
+
+// device finds an address of the interface to send from.
+func device(name string, v6 bool) (src netip.Addr, mtu int, index uint32, err error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return src, 0, 0, fmt.Errorf("interface %q: %w", name, err)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return src, 0, 0, fmt.Errorf("interface %q: %w", name, err)
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is6() == v6 && !p.Addr().IsLinkLocalUnicast() {
+			return p.Addr(), i.MTU, uint32(i.Index), nil
+		}
+	}
+	return src, 0, 0, fmt.Errorf("interface %q has no address to send from to such a target", name)
 }

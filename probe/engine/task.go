@@ -62,9 +62,9 @@ type task struct {
 	targets []target
 	emit    func(*probe.Result)
 
-	start   time.Duration // when the first probe is due
-	begun   int           // probes begun
-	pending int           // of these, those without a result
+	start    time.Duration // when the schedule begins
+	schedule schedule
+	pending  int // probes begun without a result
 	// stages are what flights wait for: the answer to the first SYN, to the
 	// second and so on, the end of the connection, the end of its TIME_WAIT.
 	stages []queue
@@ -79,6 +79,7 @@ type task struct {
 
 func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*probe.Result)) *task {
 	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1)}
+	t.schedule = newSchedule(&t.spec, len(spec.Targets)*len(guards))
 	t.stages = make([]queue, spec.Retries+3)
 	for i := range spec.Retries {
 		t.stages[i].wait = probe.Backoff(i+1) - probe.Backoff(i)
@@ -146,20 +147,23 @@ func (t *task) loop(ctx context.Context) error {
 // send begins the probes that are due, a batch at the most, and tells whether
 // there are more to come, and when.
 func (t *task) send(now reading) (more bool, next time.Duration) {
-	slots := len(t.targets) * len(t.guards)
 	t.batch = t.batch[:0]
-	for len(t.batch) < batchLen && t.more() {
-		round, slot := t.begun/slots, t.begun%slots
-		due := t.start + time.Duration(round)*t.spec.Interval + phase(slot, slots, t.spec.Interval)
-		if due > now.mono {
-			t.launch(now)
-			return true, due
+	next = now.mono
+	for len(t.batch) < batchLen {
+		var slot int
+		var due time.Duration
+		if slot, due, more = t.schedule.next(); !more {
+			break
+		}
+		if due += t.start; due > now.mono {
+			next = due
+			break
 		}
 		if lag := now.mono - due; lag > maxLag {
 			t.start += lag
 			due = now.mono
 		}
-		t.begun++
+		t.schedule.advance()
 		t.pending++
 		to := &t.targets[slot%len(t.targets)]
 		f := &flight{task: t, target: to, local: t.guards[slot/len(t.targets)].Port, due: due}
@@ -167,20 +171,7 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 		t.batch = append(t.batch, f)
 	}
 	t.launch(now)
-	return t.more(), now.mono
-}
-
-// phase spreads the slots evenly over the interval, though no finer than into
-// a hundred beats, and beats of 10 ms at the most: waking up for every one of a thousand targets
-// would cost more than probing them.
-func phase(slot, slots int, interval time.Duration) time.Duration {
-	even := time.Duration(float64(slot) / float64(slots) * float64(interval))
-	beat := min(10*time.Millisecond, interval/100)
-	return even / beat * beat
-}
-
-func (t *task) more() bool {
-	return t.spec.Count == 0 || t.begun < t.spec.Count*len(t.targets)*len(t.guards)
+	return more, next
 }
 
 // launch begins the probes of the batch: those whose target cannot be probed
@@ -194,7 +185,7 @@ func (t *task) launch(now reading) {
 	for _, f := range t.batch {
 		err := f.target.unknown
 		if err == nil && f.target.lost {
-			err = e.route(f.target)
+			err = e.route(f.target, &t.spec.Sending)
 			f.target.lost = err != nil
 		}
 		if err == nil {
@@ -232,7 +223,7 @@ func (t *task) transmit() {
 		tsval, at := e.nextTSVal(), len(t.segments)
 		f.syns = append(f.syns, transmission{tsval: tsval, called: called})
 		t.segments = f.target.template.Append(t.segments, f.local, f.isn, tsval)
-		t.datagrams = append(t.datagrams, rawsock.Datagram{Src: f.target.src, Dst: f.target.remote.Addr(), Segment: t.segments[at:]})
+		t.datagrams = append(t.datagrams, t.datagram(f.target, t.segments[at:]))
 	}
 	e.mu.Unlock()
 	for _, f := range t.batch {
@@ -260,6 +251,12 @@ func (t *task) transmit() {
 
 // stampsHeld is how many stamps may lie unread.
 const stampsHeld = 512
+
+// datagram says how a segment is to leave.
+func (t *task) datagram(to *target, segment []byte) rawsock.Datagram {
+	s := &t.spec.Sending
+	return rawsock.Datagram{Src: to.src, Dst: to.remote.Addr(), Interface: to.device, TTL: s.TTL, TOS: s.DSCP << 2, Segment: segment}
+}
 
 // sendSome sends the datagrams of the first one's family that stand together.
 func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {

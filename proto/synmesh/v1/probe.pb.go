@@ -202,7 +202,11 @@ type ProbeSpec struct {
 	Family AddressFamily `protobuf:"varint,6,opt,name=family,proto3,enum=synmesh.v1.AddressFamily" json:"family,omitempty"`
 	Mode   Mode          `protobuf:"varint,7,opt,name=mode,proto3,enum=synmesh.v1.Mode" json:"mode,omitempty"`
 	// How often a SYN is sent again that is not answered: after 1 s, then 2 s, then 4 s (RFC 6298).
-	Retries       int32 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries int32 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
+	// The times between probes are drawn from an exponential distribution with
+	// the mean of interval (RFC 2330).
+	Poisson       bool     `protobuf:"varint,9,opt,name=poisson,proto3" json:"poisson,omitempty"`
+	Sending       *Sending `protobuf:"bytes,10,opt,name=sending,proto3" json:"sending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,6 +297,102 @@ func (x *ProbeSpec) GetRetries() int32 {
 	return 0
 }
 
+func (x *ProbeSpec) GetPoisson() bool {
+	if x != nil {
+		return x.Poisson
+	}
+	return false
+}
+
+func (x *ProbeSpec) GetSending() *Sending {
+	if x != nil {
+		return x.Sending
+	}
+	return nil
+}
+
+// Sending says how packets are to leave, where that is not left to the host.
+type Sending struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address to send from, one of the host's.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// The name of the device to leave by.
+	Interface string `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	// The differentiated services code point (RFC 2474).
+	Dscp uint32 `protobuf:"varint,3,opt,name=dscp,proto3" json:"dscp,omitempty"`
+	// Time to live or hop limit; 0 is the host's default.
+	Ttl uint32 `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Offers explicit congestion notification (RFC 3168).
+	Ecn           bool `protobuf:"varint,5,opt,name=ecn,proto3" json:"ecn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sending) Reset() {
+	*x = Sending{}
+	mi := &file_synmesh_v1_probe_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sending) ProtoMessage() {}
+
+func (x *Sending) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_probe_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sending.ProtoReflect.Descriptor instead.
+func (*Sending) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_probe_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Sending) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Sending) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Sending) GetDscp() uint32 {
+	if x != nil {
+		return x.Dscp
+	}
+	return 0
+}
+
+func (x *Sending) GetTtl() uint32 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *Sending) GetEcn() bool {
+	if x != nil {
+		return x.Ecn
+	}
+	return false
+}
+
 var File_synmesh_v1_probe_proto protoreflect.FileDescriptor
 
 const file_synmesh_v1_probe_proto_rawDesc = "" +
@@ -302,7 +402,7 @@ const file_synmesh_v1_probe_proto_rawDesc = "" +
 	"\x06Target\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x04name\x12\"\n" +
-	"\aaddress\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\aaddress\"\xf4\x02\n" +
+	"\aaddress\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\aaddress\"\xbd\x03\n" +
 	"\tProbeSpec\x128\n" +
 	"\atargets\x18\x01 \x03(\v2\x12.synmesh.v1.TargetB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\atargets\x12\x14\n" +
@@ -312,7 +412,16 @@ const file_synmesh_v1_probe_proto_rawDesc = "" +
 	"\x05flows\x18\x05 \x01(\x05R\x05flows\x12;\n" +
 	"\x06family\x18\x06 \x01(\x0e2\x19.synmesh.v1.AddressFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family\x12.\n" +
 	"\x04mode\x18\a \x01(\x0e2\x10.synmesh.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x18\n" +
-	"\aretries\x18\b \x01(\x05R\aretries*a\n" +
+	"\aretries\x18\b \x01(\x05R\aretries\x12\x18\n" +
+	"\apoisson\x18\t \x01(\bR\apoisson\x12-\n" +
+	"\asending\x18\n" +
+	" \x01(\v2\x13.synmesh.v1.SendingR\asending\"\x9c\x01\n" +
+	"\aSending\x12\x1f\n" +
+	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18<R\x06source\x12%\n" +
+	"\tinterface\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x0fR\tinterface\x12\x1b\n" +
+	"\x04dscp\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18?R\x04dscp\x12\x1a\n" +
+	"\x03ttl\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xff\x01R\x03ttl\x12\x10\n" +
+	"\x03ecn\x18\x05 \x01(\bR\x03ecn*a\n" +
 	"\rAddressFamily\x12\x1e\n" +
 	"\x1aADDRESS_FAMILY_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ADDRESS_FAMILY_IPV4\x10\x01\x12\x17\n" +
@@ -336,25 +445,27 @@ func file_synmesh_v1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_synmesh_v1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_synmesh_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_synmesh_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_synmesh_v1_probe_proto_goTypes = []any{
 	(AddressFamily)(0),          // 0: synmesh.v1.AddressFamily
 	(Mode)(0),                   // 1: synmesh.v1.Mode
 	(*Target)(nil),              // 2: synmesh.v1.Target
 	(*ProbeSpec)(nil),           // 3: synmesh.v1.ProbeSpec
-	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
+	(*Sending)(nil),             // 4: synmesh.v1.Sending
+	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
 }
 var file_synmesh_v1_probe_proto_depIdxs = []int32{
 	2, // 0: synmesh.v1.ProbeSpec.targets:type_name -> synmesh.v1.Target
-	4, // 1: synmesh.v1.ProbeSpec.interval:type_name -> google.protobuf.Duration
-	4, // 2: synmesh.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
+	5, // 1: synmesh.v1.ProbeSpec.interval:type_name -> google.protobuf.Duration
+	5, // 2: synmesh.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
 	0, // 3: synmesh.v1.ProbeSpec.family:type_name -> synmesh.v1.AddressFamily
 	1, // 4: synmesh.v1.ProbeSpec.mode:type_name -> synmesh.v1.Mode
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 5: synmesh.v1.ProbeSpec.sending:type_name -> synmesh.v1.Sending
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_probe_proto_init() }
@@ -368,7 +479,7 @@ func file_synmesh_v1_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_probe_proto_rawDesc), len(file_synmesh_v1_probe_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
