@@ -50,7 +50,7 @@ func parseMeasurements(text []byte) ([]plan.Measurement, error) {
 		return nil, oneLine(err)
 	}
 	if err := json.Unmarshal(text, &file); err != nil {
-		return nil, errors.New("the file is a list or a single value; it begins with measurements:")
+		return nil, errors.New("the file is a list or a single value; all of it stands under the key measurements")
 	}
 	for _, field := range slices.Sorted(maps.Keys(file)) {
 		if field != "measurements" {

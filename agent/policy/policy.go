@@ -20,9 +20,14 @@ func Check(s *probe.Spec) error {
 		perTarget[t.Address()]++
 		worst = max(worst, perTarget[t.Address()])
 	}
+	worst *= 1 + s.Retries // a target that is silent gets them all
 	if rate := s.Rate() * float64(worst); rate > MaxRate {
-		return fmt.Errorf("%.4g SYNs a second to one target; agents allow %d: an interval of at least %.4gs with %d flows, or fewer flows",
-			rate, MaxRate, float64(s.Flows*worst)/MaxRate, s.Flows)
+		fewer := "fewer flows"
+		if s.Retries > 0 {
+			fewer = fmt.Sprintf("fewer than %d retries or fewer flows", s.Retries)
+		}
+		return fmt.Errorf("%.4g SYNs a second to one target; agents allow %d: an interval of at least %.4gs with %d flows, or %s",
+			rate, MaxRate, float64(s.Flows*worst)/MaxRate, s.Flows, fewer)
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (s *Spool) Add(r *probe.Result) {
 func (s *Spool) EndRun(end *synmeshv1.RunEnd) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.load(endWeight + len(end.GetRun()) + len(end.GetError()))
+	s.load(endSize(end))
 	s.ends = append(s.ends, end)
 	s.hasten(0)
 }
@@ -161,9 +161,11 @@ func (s *Spool) Counts() (held int, dropped uint64) {
 // What a result and a run's end take in a report, at most, beside their
 // strings: a result may have a block of its own, and every column's widest value.
 const (
-	resultWeight = 200
+	resultWeight = 280
 	endWeight    = 32
 )
+
+func endSize(e *synmeshv1.RunEnd) int { return endWeight + len(e.GetRun()) + len(e.GetError()) }
 
 // load makes sure that so many bytes more have room in the report that is open.
 func (s *Spool) load(bytes int) {
@@ -210,22 +212,28 @@ func (s *Spool) forget(upTo uint64) {
 // is room now. What is under way stays: the controller may have stored it.
 // Ends of runs are not dropped: somebody waits for each.
 func (s *Spool) makeRoom() bool {
-	for s.held >= s.limit {
-		lost := s.open.Len()
-		switch {
-		case s.unsent < len(s.reports):
-			oldest := s.reports[s.unsent]
-			lost = oldest.results
-			s.ends = append(oldest.report.GetRunEnds(), s.ends...)
-			s.reports = slices.Delete(s.reports, s.unsent, s.unsent+1)
-		case lost > 0:
-			s.open.Take()
-		default:
-			return false
-		}
-		s.held -= lost
-		s.dropped += uint64(lost)
+	if s.held < s.limit {
+		return true
 	}
+	lost := s.open.Len()
+	oldest := slices.IndexFunc(s.reports[s.unsent:], func(e entry) bool { return e.results > 0 })
+	switch {
+	case oldest >= 0:
+		oldest += s.unsent
+		lost = s.reports[oldest].results
+		saved := s.reports[oldest].report.GetRunEnds()
+		for _, e := range saved {
+			s.weight += endSize(e)
+		}
+		s.ends = append(saved, s.ends...)
+		s.reports = slices.Delete(s.reports, oldest, oldest+1)
+	case lost > 0:
+		s.open.Take()
+	default:
+		return false
+	}
+	s.held -= lost
+	s.dropped += uint64(lost)
 	return true
 }
 

@@ -147,6 +147,9 @@ func TestReportsFitIntoAMessage(t *testing.T) {
 		r.SynAck = &probe.SynAck{Seq: math.MaxUint32, Window: math.MaxUint16, MSS: math.MaxUint16, WindowScale: 14, SACKPermitted: true, Timestamps: true, TTL: 255}
 		r.ICMP = &probe.ICMP{Type: 255, Code: 255, From: r.Remote.Addr()}
 		r.Err = strings.Repeat("e", 300)
+		r.SYN = math.MaxUint32
+		r.Retry = &probe.Retry{Answered: math.MaxUint32, Lost: math.MaxUint8, Waited: -1}
+		r.Close = &probe.Close{Ending: math.MaxUint8, Ack: -1, Fin: -1}
 		return r
 	}
 	tests := []struct {

@@ -192,11 +192,11 @@ func (r *run) follow(sub *feed.Subscription) error {
 
 // within is how long a run that ends by itself may take.
 func (r *run) within() time.Duration {
-	count, interval := time.Duration(r.spec.Count), r.spec.Interval
-	if count > (math.MaxInt64-grace-r.spec.Timeout)/interval {
+	length := r.spec.Length()
+	if length > math.MaxInt64-grace {
 		return math.MaxInt64
 	}
-	return count*interval + r.spec.Timeout + grace
+	return length + grace
 }
 
 func (r *run) event(e feed.Event) error {
