@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/synmesh/synmesh/agent/policy"
 	"github.com/synmesh/synmesh/agent/responder"
 	"github.com/synmesh/synmesh/agent/session"
 	"github.com/synmesh/synmesh/agent/spool"
@@ -91,7 +92,7 @@ func New(cfg Config) (*Agent, error) {
 		}
 		return nil, err
 	}
-	a.tasks = tasks.New(a.engine, a.spool, cfg.Logger)
+	a.tasks = tasks.New(policy.Limit(a.engine), a.spool, cfg.Logger)
 	return a, nil
 }
 
