@@ -10,6 +10,8 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 # Arguments for the demonstration.
 DEMOFLAGS ?=
+# Arguments for the benchmarks, such as -write docs/benchmarks.md.
+BENCHFLAGS ?=
 # The commit that the API must not break; the newest state of main by default.
 AGAINST ?=
 
@@ -34,6 +36,11 @@ build: ## build the three programs into bin/
 demo: build ## build everything and watch it measure a small network of its own
 	go build $(BUILDFLAGS) -o bin/ ./internal/lab/demo
 	bin/demo $(DEMOFLAGS)
+
+.PHONY: bench
+bench: ## measure accuracy, rate and cost, beside those peers that are installed (BENCHFLAGS=-quick)
+	go build $(BUILDFLAGS) -o bin/ ./internal/lab/bench
+	bin/bench $(BENCHFLAGS)
 
 # Never from the cache: what these tests ask, they ask of the kernel.
 .PHONY: test

@@ -48,7 +48,7 @@ the contexts in synmesh/contexts of your configuration folder, with
 	f.StringVar(&a.contextName, "context", "", "context to take what is not given from (default)")
 	f.StringVar(&a.controller, "controller", "", "controller as HOST:PORT")
 	f.BoolVar(&a.insecure, "insecure", false, "allow a plaintext connection to the controller")
-	c.AddCommand(a.runCommand(), a.getCommand(), a.matrixCommand())
+	c.AddCommand(a.runCommand(), a.traceCommand(), a.listenCommand(), a.getCommand(), a.matrixCommand())
 	return c
 }
 

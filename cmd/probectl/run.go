@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -24,7 +25,11 @@ type runFlags struct {
 	flows    int
 	mode     probe.Mode
 	retries  int
+	poisson  bool
+	sending  probe.Sending
+	source   string
 	failIf   string
+	pcap     string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -41,7 +46,8 @@ The agents that --from selects do the measuring, as in --from dc=nyc or
 --from '!canary,dc in (fra,sin)'. Without a controller, this host does.`,
 		Example: `  probectl run db.fra:5432 --from dc=nyc
   probectl run 10.0.0.2:443 -c 100 -i 200ms --fail-if 'p99>5ms,loss>1%'
-  probectl run '[2001:db8::1]:443' -c 5 -o jsonl`,
+  probectl run '[2001:db8::1]:443' -c 5 -o jsonl
+  probectl run db.fra:5432 --mode full --pcap db.pcapng`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage(errors.New("no target; name at least one, as in probectl run db.fra:5432"))
@@ -63,7 +69,14 @@ The agents that --from selects do the measuring, as in --from dc=nyc or
 	fs.IntVar(&f.flows, "flows", 1, "source ports to probe each target from")
 	fs.TextVar(&f.mode, "mode", probe.HalfOpen, "half-open; full: open the connection and close it in order; or connect: have the kernel do it, which needs no privilege")
 	fs.IntVar(&f.retries, "retries", 0, "how often a SYN is sent again that is not answered: after 1 s, then 2 s, then 4 s")
+	fs.BoolVar(&f.poisson, "poisson", false, "draw the times between probes from an exponential distribution with the mean of --interval")
+	fs.StringVar(&f.source, "source", "", "address to send from, one of the probing host's (as its routes say)")
+	fs.StringVar(&f.sending.Interface, "interface", "", "device to leave by (as the routes say)")
+	fs.Uint8Var(&f.sending.DSCP, "dscp", 0, "differentiated services code point, 0 to 63")
+	fs.Uint8Var(&f.sending.TTL, "ttl", 0, "time to live or hop limit (the host's default)")
+	fs.BoolVar(&f.sending.ECN, "ecn", false, "offer explicit congestion notification")
 	fs.StringVar(&f.failIf, "fail-if", "", "exit with 1 if a condition holds of any line of the summary, as in 'p99>5ms,loss>1%'")
+	fs.StringVar(&f.pcap, "pcap", "", "file to write the packets to, as pcapng for Wireshark; from this host only")
 	a.output = asTable
 	fs.VarP(&a.output, "output", "o", "form of the output: "+strings.Join(formats, ", "))
 	return c
@@ -81,7 +94,14 @@ func (f *runFlags) ports() bool {
 
 // spec checks the flags.
 func (f *runFlags) spec(fleet bool) (probe.Spec, error) {
-	s := probe.Spec{Count: f.count, Interval: time.Duration(f.interval), Timeout: time.Duration(f.timeout), Flows: f.flows, Mode: f.mode, Retries: f.retries}
+	s := probe.Spec{Count: f.count, Interval: time.Duration(f.interval), Timeout: time.Duration(f.timeout), Flows: f.flows, Mode: f.mode, Retries: f.retries,
+		Poisson: f.poisson, Sending: f.sending}
+	if f.source != "" {
+		var err error
+		if s.Sending.Source, err = netip.ParseAddr(f.source); err != nil {
+			return s, fmt.Errorf("--source %q is not an IP address", f.source)
+		}
+	}
 	switch {
 	case f.v4 && f.v6:
 		return s, errors.New("-4 and -6 exclude each other")
@@ -120,6 +140,12 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if f.from != "" && !fleet {
 		return usage(fmt.Errorf("--from selects agents, and no controller is known; name one with --controller, or leave --from out to probe from this host"))
 	}
+	switch {
+	case f.pcap != "" && fleet:
+		return usage(fmt.Errorf("--pcap records what this host sends, and the agents of %s would probe; leave --pcap out, or probe from this host with --controller ''", a.controller))
+	case f.pcap != "" && f.mode == probe.Connect:
+		return usage(errors.New("--pcap records segments from ports of ours, and in mode connect the kernel chooses them; use --mode full"))
+	}
 	limits, err := parseThresholds(f.failIf)
 	if err != nil {
 		return usage(err)
@@ -128,7 +154,7 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if fleet {
 		err = a.runFleet(ctx, spec, f.from, r)
 	} else {
-		err = a.runHere(ctx, spec, r)
+		err = a.runHere(ctx, spec, f.pcap, r)
 	}
 	return r.finish(ctx, err)
 }

@@ -13,29 +13,56 @@ import (
 	"github.com/synmesh/synmesh/probe/rawsock"
 )
 
-// runHere measures from this host, in this process.
-func (a *app) runHere(ctx context.Context, spec probe.Spec, r *runReport) error {
+// openEngine opens the engine that probes from this host.
+func openEngine() (*engine.Engine, error) {
+	e, err := engine.New(engine.Config{})
+	switch {
+	case errors.Is(err, rawsock.ErrUnsupported):
+		return nil, errors.New("probing from this host works on Linux only; name a controller with --controller to have agents probe")
+	case err != nil:
+		return nil, fmt.Errorf("cannot probe from this host: %w", err)
+	}
+	return e, nil
+}
+
+// runHere measures from this host, in this process, and records the packets to
+// a file if its path is given.
+func (a *app) runHere(ctx context.Context, spec probe.Spec, pcap string, r *runReport) (err error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return err
 	}
-	e, err := engine.New(engine.Config{})
-	switch {
-	case errors.Is(err, rawsock.ErrUnsupported):
-		return errors.New("probing from this host works on Linux only; name a controller with --controller to have agents probe")
-	case err != nil:
-		return fmt.Errorf("cannot probe from this host: %w", err)
+	e, err := openEngine()
+	if err != nil {
+		return err
+	}
+	var rec *recording
+	if pcap != "" {
+		remotes := resolveTargets(ctx, &spec)
+		if rec, err = openRecording(e, &spec, remotes, pcap, nil); err != nil {
+			return errors.Join(err, e.Close())
+		}
 	}
 	fmt.Fprintf(a.err, "no controller is known: probing from this host, %s\n", host)
 	r.begin("", []string{host})
+	return errors.Join(measure(ctx, e, spec, rec, func(res *probe.Result) {
+		res.Agent = host
+		r.add(res)
+	}), rec.close(a))
+}
+
+// measure runs the engine, and what records it, for as long as the Spec takes.
+func measure(ctx context.Context, e *engine.Engine, spec probe.Spec, rec *recording, emit func(*probe.Result)) error {
 	g, running := errgroup.WithContext(ctx)
 	running, stop := context.WithCancel(running)
 	g.Go(func() error { return e.Run(running) })
+	g.Go(func() error { return rec.run(running) })
 	g.Go(func() error {
 		defer stop()
+		rec.begin()
 		return e.Do(running, spec, func(res *probe.Result) {
-			res.Agent = host
-			r.add(res)
+			emit(res)
+			rec.result()
 		})
 	})
 	return g.Wait()

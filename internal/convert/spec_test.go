@@ -1,8 +1,8 @@
 package convert
 
 import (
-	"net/netip"
 	"math"
+	"net/netip"
 	"testing"
 	"time"
 

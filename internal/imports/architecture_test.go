@@ -17,7 +17,7 @@ import (
 // then it stands here.
 var notOurs = map[string]bool{
 	"probectl run fra-1 --from dc=nyc": true, "probectl run": true, "probectl get results": true, "make demo": true,
-	"dc=fra,!canary": true, "fra-1": true, "tap": true, "quiet": true, "x/sys/unix": true, "SOF_TIMESTAMPING_OPT_ID": true, "SO_TIMESTAMPNS": true, "SO_TIMESTAMPING": true,
+	"dc=fra,!canary": true, "fra-1": true, "tap": true, "trace": true, "quiet": true, "x/sys/unix": true, "SOF_TIMESTAMPING_OPT_ID": true, "SO_TIMESTAMPNS": true, "SO_TIMESTAMPING": true,
 	"New": true, "Run(ctx)": true, "engine": true,
 }
 

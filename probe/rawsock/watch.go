@@ -4,7 +4,7 @@ import "golang.org/x/net/bpf"
 
 // Seen is a packet that left this host or came to it.
 type Seen struct {
-	// Stamp is the kernel's time of it, in nanoseconds since 1970.
+	// Stamp is the kernel's time of it, in nanoseconds since 1970; 0 if it has none.
 	Stamp int64
 	// Outgoing says that this host sent it.
 	Outgoing bool

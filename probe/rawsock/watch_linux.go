@@ -77,9 +77,8 @@ func (w *Watch) batch(n int) []Seen {
 	for i := range n {
 		data, control := w.capture.in.message(i)
 		from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&w.capture.in.name(i)[0]))
-		if at, ok := stampOf(control); ok {
-			w.seen = append(w.seen, Seen{Stamp: at, Outgoing: from.Pkttype == outgoingPacket, Interface: int(from.Ifindex), Data: data})
-		}
+		at, _ := stampOf(control)
+		w.seen = append(w.seen, Seen{Stamp: at, Outgoing: from.Pkttype == outgoingPacket, Interface: int(from.Ifindex), Data: data})
 	}
 	return w.seen
 }

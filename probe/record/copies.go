@@ -17,10 +17,10 @@ type copies struct {
 }
 
 type sighting struct {
-	sum       uint64
-	outgoing  bool
-	device    int // where it was seen first
-	stamp     int64
+	sum      uint64
+	outgoing bool
+	device   int // where it was seen first
+	stamp    int64
 }
 
 // copyTime is how long a packet takes at the most from device to device, in nanoseconds.

@@ -63,7 +63,7 @@ type Recorder struct {
 	cfg     Config
 	remotes map[netip.AddrPort]bool
 	watch   *rawsock.Watch
-	opened  int64 // what was before is nobody's
+	opened  int64 // what was before is not the engine's
 
 	mu      sync.Mutex // guards the rest
 	devices map[int]string
@@ -149,6 +149,9 @@ func (r *Recorder) handle(seen []rawsock.Seen, drops uint64) {
 }
 
 func (r *Recorder) take(s *rawsock.Seen) {
+	if s.Stamp == 0 { // to have it a little late is better than not to have it
+		s.Stamp = time.Now().UnixNano()
+	}
 	if s.Stamp < r.opened {
 		return
 	}
