@@ -21,6 +21,8 @@ import (
 	"github.com/synmesh/synmesh/agent/tasks"
 	"github.com/synmesh/synmesh/internal/gossip"
 	"github.com/synmesh/synmesh/internal/selector"
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/probe/connect"
 	"github.com/synmesh/synmesh/probe/engine"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
@@ -92,7 +94,7 @@ func New(cfg Config) (*Agent, error) {
 		}
 		return nil, err
 	}
-	a.tasks = tasks.New(policy.Limit(a.engine), a.spool, cfg.Logger)
+	a.tasks = tasks.New(policy.Limit(prober{a.engine, connect.New(connect.Config{Logger: cfg.Logger})}), a.spool, cfg.Logger)
 	return a, nil
 }
 
@@ -160,4 +162,18 @@ func (a *Agent) controllers() []string {
 		}
 	}
 	return known
+}
+
+// prober is the engine that a Spec's mode asks for.
+type prober struct {
+	raw     *engine.Engine
+	connect *connect.Engine
+}
+
+// Do implements policy.Prober.
+func (p prober) Do(ctx context.Context, s probe.Spec, emit func(*probe.Result)) error {
+	if s.Mode == probe.Connect {
+		return p.connect.Do(ctx, s, emit)
+	}
+	return p.raw.Do(ctx, s, emit)
 }

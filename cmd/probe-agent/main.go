@@ -76,7 +76,7 @@ It needs the capability CAP_NET_RAW.`,
 	f.StringVar(&gossipListen, "gossip-listen", "0.0.0.0:7946", "address to gossip on")
 	f.StringVar(&cfg.Responder, "responder", agent.DefaultResponder, "address to be probed on by other agents")
 	f.StringVar(&advertise, "advertise", "", "IP address that others reach this host at (the one used towards the controller)")
-	f.TextVar(&cfg.Engine.Stamping, "stamping", cfg.Engine.Stamping, "quiet, or tap: cheaper for each probe, at a cost to all that this host sends")
+	f.TextVar(&cfg.Engine.Stamping, "stamping", cfg.Engine.Stamping, "quiet, or tap: for devices without transmit stamps, at a cost to all that this host sends")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow plaintext connections")
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/probe/connect"
 	"github.com/synmesh/synmesh/probe/engine"
 	"github.com/synmesh/synmesh/probe/rawsock"
 )
@@ -18,7 +19,9 @@ func openEngine() (*engine.Engine, error) {
 	e, err := engine.New(engine.Config{})
 	switch {
 	case errors.Is(err, rawsock.ErrUnsupported):
-		return nil, errors.New("probing from this host works on Linux only; name a controller with --controller to have agents probe")
+		return nil, errors.New("raw sockets work on Linux only; use --mode connect, or name a controller with --controller to have agents probe")
+	case errors.Is(err, rawsock.ErrPermission):
+		return nil, fmt.Errorf("cannot probe from this host: %w; or use --mode connect", err)
 	case err != nil:
 		return nil, fmt.Errorf("cannot probe from this host: %w", err)
 	}
@@ -32,6 +35,18 @@ func (a *app) runHere(ctx context.Context, spec probe.Spec, pcap string, r *runR
 	if err != nil {
 		return err
 	}
+	emit := func(res *probe.Result) {
+		res.Agent = host
+		r.add(res)
+	}
+	here := func() {
+		fmt.Fprintf(a.err, "no controller is known: probing from this host, %s\n", host)
+		r.begin("", []string{host})
+	}
+	if spec.Mode == probe.Connect {
+		here()
+		return connect.New(connect.Config{}).Do(ctx, spec, emit)
+	}
 	e, err := openEngine()
 	if err != nil {
 		return err
@@ -43,12 +58,8 @@ func (a *app) runHere(ctx context.Context, spec probe.Spec, pcap string, r *runR
 			return errors.Join(err, e.Close())
 		}
 	}
-	fmt.Fprintf(a.err, "no controller is known: probing from this host, %s\n", host)
-	r.begin("", []string{host})
-	return errors.Join(measure(ctx, e, spec, rec, func(res *probe.Result) {
-		res.Agent = host
-		r.add(res)
-	}), rec.close(a))
+	here()
+	return errors.Join(measure(ctx, e, spec, rec, emit), rec.close(a))
 }
 
 // measure runs the engine, and what records it, for as long as the Spec takes.

@@ -40,7 +40,6 @@ var probeUses = map[string]string{
 	"golang.org/x/net/bpf":       "probe/rawsock",
 	"golang.org/x/sys/unix":      "probe/rawsock",
 	"github.com/google/gopacket": "probe/packet",
-	"golang.org/x/sync/errgroup": "probe/engine",
 }
 
 // unlinked packages are not reached from these folders, however indirectly.

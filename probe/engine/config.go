@@ -12,10 +12,10 @@ type Stamping uint8
 
 const (
 	// Quiet reads transmit stamps from the sender's error queue: the device's
-	// driver takes them. It costs nothing to what else the host sends, and is the default.
+	// driver takes them. It costs little to what else the host sends, and is the default.
 	Quiet Stamping = iota
 	// Tap reads them from a packet socket, where packets pass before they reach
-	// the driver. It is cheaper for each probe, but slows down every packet that the host sends.
+	// the driver, so it needs none that takes stamps. It slows down every packet that the host sends.
 	Tap
 )
 

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,25 +22,6 @@ type target struct {
 	template packet.Template
 	unknown  error // its name has no address; then the rest is missing
 	lost     bool  // the way to it has to be looked up before the next probe
-}
-
-// resolve finds the address of a target. Names are looked up as the host does it.
-func resolve(ctx context.Context, t probe.Target, family probe.Family) (netip.AddrPort, error) {
-	network := map[probe.Family]string{probe.AnyFamily: "ip", probe.IPv4: "ip4", probe.IPv6: "ip6"}[family]
-	if a, err := netip.ParseAddr(t.Host); err == nil {
-		if a = a.Unmap(); family != probe.AnyFamily && (family == probe.IPv6) != a.Is6() {
-			return netip.AddrPort{}, fmt.Errorf("%s is not an IPv%d address", a, family)
-		}
-		return netip.AddrPortFrom(a, t.Port), nil
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, t.Host)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	if len(addrs) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%s has no IPv%d address", t.Host, family)
-	}
-	return netip.AddrPortFrom(addrs[0].Unmap(), t.Port), nil
 }
 
 // route finds the way to the target's address and prepares its SYN.

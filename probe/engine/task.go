@@ -7,19 +7,15 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/synmesh/synmesh/probe"
 	"github.com/synmesh/synmesh/probe/rawsock"
+	"github.com/synmesh/synmesh/probe/resolve"
+	"github.com/synmesh/synmesh/probe/schedule"
 )
 
 // batchLen is how many SYNs go to the kernel at once, and so how long a burst
 // gets when a task has fallen behind.
 const batchLen = 64
-
-// maxLag is how far a task falls behind before it shifts its timetable instead
-// of catching up, as after the host was suspended.
-const maxLag = time.Second
 
 // Do carries out the Spec and hands every result to emit, from the calling
 // goroutine, in the order in which they become known; the Result is valid during the
@@ -63,7 +59,7 @@ type task struct {
 	emit    func(*probe.Result)
 
 	start    time.Duration // when the schedule begins
-	schedule schedule
+	schedule *schedule.Schedule
 	pending  int // probes begun without a result
 	// stages are what flights wait for: the answer to the first SYN, to the
 	// second and so on, the end of the connection, the end of its TIME_WAIT.
@@ -79,7 +75,7 @@ type task struct {
 
 func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*probe.Result)) *task {
 	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1)}
-	t.schedule = newSchedule(&t.spec, len(spec.Targets)*len(guards))
+	t.schedule = schedule.New(&t.spec, len(spec.Targets)*len(guards))
 	t.stages = make([]queue, spec.Retries+3)
 	for i := range spec.Retries {
 		t.stages[i].wait = probe.Backoff(i+1) - probe.Backoff(i)
@@ -101,17 +97,9 @@ func (t *task) enqueue(f *flight, stage int) {
 
 func (t *task) resolve(ctx context.Context) error {
 	t.targets = make([]target, len(t.spec.Targets))
-	var g errgroup.Group
-	g.SetLimit(16) // lookups at a time
-	for i := range t.targets {
-		g.Go(func() error {
-			to := &t.targets[i]
-			to.name, to.lost = t.spec.Targets[i].Name, true
-			to.remote, to.unknown = resolve(ctx, t.spec.Targets[i], t.spec.Family)
-			return nil
-		})
+	for i, at := range resolve.Targets(ctx, t.spec.Targets, t.spec.Family) {
+		t.targets[i] = target{name: t.spec.Targets[i].Name, remote: at.Remote, unknown: at.Err, lost: true}
 	}
-	_ = g.Wait() // a target that does not resolve is a result, not a failure of ours
 	return ctx.Err()
 }
 
@@ -152,18 +140,14 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 	for len(t.batch) < batchLen {
 		var slot int
 		var due time.Duration
-		if slot, due, more = t.schedule.next(); !more {
+		if slot, due, more = t.schedule.Next(); !more {
 			break
 		}
 		if due += t.start; due > now.mono {
 			next = due
 			break
 		}
-		if lag := now.mono - due; lag > maxLag {
-			t.start += lag
-			due = now.mono
-		}
-		t.schedule.advance()
+		due = t.start + t.schedule.Begin(now.mono-t.start)
 		t.pending++
 		to := &t.targets[slot%len(t.targets)]
 		f := &flight{task: t, target: to, local: t.guards[slot/len(t.targets)].Port, due: due}

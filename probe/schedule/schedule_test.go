@@ -1,4 +1,4 @@
-package engine
+package schedule
 
 import (
 	"math"
@@ -14,9 +14,9 @@ func follow(t *testing.T, s probe.Spec, slots, most int) [][]time.Duration {
 	t.Helper()
 	times := make([][]time.Duration, slots)
 	var last time.Duration
-	sched := newSchedule(&s, slots)
+	c := New(&s, slots)
 	for range most {
-		slot, due, ok := sched.next()
+		slot, due, ok := c.Next()
 		if !ok {
 			break
 		}
@@ -25,7 +25,9 @@ func follow(t *testing.T, s probe.Spec, slots, most int) [][]time.Duration {
 		}
 		last = due
 		times[slot] = append(times[slot], due)
-		sched.advance()
+		if got := c.Begin(due); got != due {
+			t.Fatalf("slot %d began at %v and was due at %v", slot, due, got)
+		}
 	}
 	return times
 }
@@ -43,8 +45,7 @@ func TestEverySlotIsProbedAsOftenAsAsked(t *testing.T) {
 
 func TestPeriodicProbesKeepTheirIntervalAndAreSpread(t *testing.T) {
 	s := probe.Spec{Interval: time.Second}
-	times := follow(t, s, 1000, 3000)
-	for slot, at := range times {
+	for slot, at := range follow(t, s, 1000, 3000) {
 		for i := 1; i < len(at); i++ {
 			if at[i]-at[i-1] != time.Second {
 				t.Fatalf("slot %d: %v apart", slot, at[i]-at[i-1])
@@ -71,6 +72,52 @@ func TestPoissonProbesHaveTheMeanAndTheSpreadOfTheirDistribution(t *testing.T) {
 		// Of 20,000 gaps, the mean is off by 0.7 % and the deviation by 1 %, one sigma.
 		if math.Abs(mean-1) > 0.05 || math.Abs(deviation-1) > 0.08 {
 			t.Errorf("slot %d: mean %v s, standard deviation %v s, want 1 and 1", slot, mean, deviation)
+		}
+	}
+}
+
+func TestALittleLagIsCaughtUpWithAndALotShiftsTheRest(t *testing.T) {
+	s := probe.Spec{Interval: time.Second}
+	c := New(&s, 1)
+	for _, step := range []struct{ due, begins, counts time.Duration }{
+		{0, 0, 0},
+		{1000, 1900, 1000}, // caught up with
+		{2000, 2000, 2000},
+		{3000, 4001, 4001}, // by more than a second: shifted
+		{5001, 5001, 5001},
+		{6001, 60000, 60000},
+		{61000, 61500, 61000},
+	} {
+		_, due, ok := c.Next()
+		if !ok || due != step.due*time.Millisecond {
+			t.Fatalf("due at %v, want %v", due, step.due*time.Millisecond)
+		}
+		if got := c.Begin(step.begins * time.Millisecond); got != step.counts*time.Millisecond {
+			t.Errorf("lateness counts from %v, want %v", got, step.counts*time.Millisecond)
+		}
+	}
+}
+
+func TestASlotOfPoissonProbesIsShiftedToo(t *testing.T) {
+	s := probe.Spec{Interval: time.Second, Poisson: true}
+	c := New(&s, 3)
+	_, due, _ := c.Next()
+	c.Begin(due + time.Hour)
+	if _, next, _ := c.Next(); next < due+time.Hour {
+		t.Errorf("due at %v, in the past", next)
+	}
+}
+
+func TestWhatHasEndedStaysEnded(t *testing.T) {
+	for _, poisson := range []bool{false, true} {
+		s := probe.Spec{Count: 1, Interval: time.Second, Poisson: poisson}
+		c := New(&s, 1)
+		c.Begin(0)
+		if got := c.Begin(time.Minute); got != time.Minute {
+			t.Errorf("poisson %v: due at %v", poisson, got)
+		}
+		if _, _, ok := c.Next(); ok {
+			t.Errorf("poisson %v: there is more", poisson)
 		}
 	}
 }

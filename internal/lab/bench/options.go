@@ -1,0 +1,44 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"math/bits"
+	"time"
+)
+
+// options say how much is measured. A section whose number is zero is left out.
+type options struct {
+	probes     int           // accuracy: probes of ours, 2 ms apart
+	peerProbes int           // accuracy: probes of each peer, 10 ms apart
+	targets    int           // rate: targets, each probed once
+	rounds     int           // rate: how often; the best one counts
+	slice      time.Duration // bystander: how long it sends at a time
+	slices     int           // bystander: how often in each company
+	steady     int           // steady: targets
+	seconds    int           // steady: rounds, a second apart
+	patience   time.Duration // how long to wait in all for the machine to be quiet
+	profiles   string        // the folder for profiles of the engine, if they are wanted
+}
+
+var (
+	full = options{
+		probes: 2000, peerProbes: 300, targets: maxTargets, rounds: 5,
+		slice: 300 * time.Millisecond, slices: 30, steady: 1000, seconds: 20, patience: time.Minute,
+	}
+	smoke = options{
+		probes: 300, peerProbes: 50, targets: 1 << 12, rounds: 1,
+		slice: 100 * time.Millisecond, slices: 3, steady: 100, seconds: 2,
+	}
+)
+
+// maxTargets is how many addresses the target host has.
+const maxTargets = 1 << 18
+
+func (o options) check() error {
+	if o.targets != 0 && (o.targets < 256 || o.targets > maxTargets || bits.OnesCount(uint(o.targets)) != 1) {
+		return fmt.Errorf("%d targets; a power of two from 256 to %d is wanted", o.targets, maxTargets)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+// Package schedule says which probe of a Spec is to begin next, and when. It
+// reads no clock and sends nothing: an engine asks it, with a clock of its own.
+//
+// New makes a Schedule, Next looks at the probe that comes next, and Begin
+// goes on to the one after.
+package schedule
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"time"
+
+	"github.com/synmesh/synmesh/probe"
+)
+
+// MaxLag is how far an engine falls behind before the Schedule is shifted
+// instead of being caught up with, as after the host was suspended.
+const MaxLag = time.Second
+
+// Schedule is the order and the times of a Spec's probes. A slot stands for
+// one of the pairs of a target and a flow. Times count from the beginning.
+type Schedule struct {
+	spec    *probe.Spec
+	slots   int
+	begun   int // of periodic probes
+	poisson dues
+	shift   time.Duration
+}
+
+// New returns the Schedule of a Spec that is valid, with so many slots. Of the
+// Spec it uses Count, Interval and Poisson.
+func New(s *probe.Spec, slots int) *Schedule {
+	c := &Schedule{spec: s, slots: slots}
+	if !s.Poisson {
+		return c
+	}
+	c.poisson = make(dues, slots)
+	for i := range c.poisson {
+		c.poisson[i] = due{slot: i, at: c.wait()}
+	}
+	heap.Init(&c.poisson)
+	return c
+}
+
+// Next returns the slot that is probed next, and when that is due. It returns
+// false when each has been probed as often as the Spec says.
+func (c *Schedule) Next() (slot int, due time.Duration, ok bool) {
+	if c.spec.Poisson {
+		if len(c.poisson) == 0 {
+			return 0, 0, false
+		}
+		return c.poisson[0].slot, c.poisson[0].at + c.shift, true
+	}
+	if c.spec.Count > 0 && c.begun >= c.spec.Count*c.slots {
+		return 0, 0, false
+	}
+	slot = c.begun % c.slots
+	return slot, c.periodic(c.begun/c.slots, slot) + c.shift, true
+}
+
+// periodic probes every slot once in each interval, and spreads the slots
+// evenly over it, though no finer than into a hundred beats, and beats of 10 ms
+// at the most: waking up for every one of a thousand targets would cost more
+// than probing them.
+func (c *Schedule) periodic(round, slot int) time.Duration {
+	even := time.Duration(float64(slot) / float64(c.slots) * float64(c.spec.Interval))
+	beat := min(10*time.Millisecond, c.spec.Interval/100)
+	return time.Duration(round)*c.spec.Interval + even/beat*beat
+}
+
+// Begin says that the probe that Next tells of begins at the time now. It
+// returns when that was due; if it is later than MaxLag, everything that is
+// left is shifted, and what Begin returns is now.
+func (c *Schedule) Begin(now time.Duration) (due time.Duration) {
+	_, due, ok := c.Next()
+	if !ok {
+		return now
+	}
+	if lag := now - due; lag > MaxLag {
+		c.shift += lag
+		due = now
+	}
+	c.advance()
+	return due
+}
+
+func (c *Schedule) advance() {
+	if !c.spec.Poisson {
+		c.begun++
+		return
+	}
+	first := &c.poisson[0]
+	first.begun++
+	first.at += c.wait()
+	if c.spec.Count > 0 && first.begun >= c.spec.Count {
+		heap.Pop(&c.poisson)
+		return
+	}
+	heap.Fix(&c.poisson, 0)
+}
+
+// wait draws the time between two Poisson probes of a slot. They are
+// independent of each other and of everything else (RFC 2330 section 11.1.1).
+func (c *Schedule) wait() time.Duration {
+	return time.Duration(rand.ExpFloat64() * float64(c.spec.Interval))
+}
+
+// due is the next time of a slot.
+type due struct {
+	slot, begun int
+	at          time.Duration
+}
+
+// dues is a heap, the earliest first.
+type dues []due
+
+func (d dues) Len() int           { return len(d) }
+func (d dues) Less(i, j int) bool { return d[i].at < d[j].at }
+func (d dues) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *dues) Push(x any)        { *d = append(*d, x.(due)) }
+func (d *dues) Pop() any {
+	last := (*d)[len(*d)-1]
+	*d = (*d)[:len(*d)-1]
+	return last
+}
