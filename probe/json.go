@@ -119,6 +119,11 @@ type icmpJSON struct {
 	From netip.Addr `json:"from"`
 }
 
+// timed is Result.Timed of what has been read.
+func (j *resultJSON) timed() bool {
+	return j.Outcome.Answered() && (j.Retry == nil || j.Retry.Lost == LostSYN)
+}
+
 // MarshalJSON writes the result as one object in the published shape: the
 // instant in RFC 3339 with nanoseconds, durations in seconds.
 func (r Result) MarshalJSON() ([]byte, error) {
@@ -134,7 +139,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	if r.Remote.IsValid() {
 		j.Remote = r.Remote.String()
 	}
-	if r.Outcome.Answered() {
+	if r.Timed() {
 		rtt := seconds(r.RTT)
 		j.RTT = &rtt
 	}
@@ -177,8 +182,8 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 		return errors.New("outcome is missing")
 	case j.Stamp == 0:
 		return errors.New("stamp is missing")
-	case j.Outcome.Answered() != (j.RTT != nil):
-		return fmt.Errorf("outcome %s does not fit: open and closed have rtt_seconds, the others do not", j.Outcome)
+	case j.timed() != (j.RTT != nil):
+		return fmt.Errorf("outcome %s does not fit: open and closed have rtt_seconds, unless it is unknown which SYN was answered; the others do not", j.Outcome)
 	}
 	*r = Result{
 		Time: at, Agent: j.Agent, Source: j.Source, Target: j.Target, LocalPort: j.LocalPort,

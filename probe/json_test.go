@@ -61,7 +61,7 @@ func samples() []Result {
 	full.Close = &Close{Ending: Orderly, Ack: 29 * time.Microsecond, Fin: 1200 * time.Microsecond}
 
 	rude := full // closed without a word of the target's
-	rude.Retry = &Retry{Waited: 3 * time.Second}
+	rude.RTT, rude.Retry = 0, &Retry{Waited: 3 * time.Second} // which SYN was answered is unknown
 	rude.Close = &Close{Ending: Unclosed}
 
 	failed := base
@@ -187,8 +187,8 @@ func TestWhatIsNoResultIsRefused(t *testing.T) {
 		{"no outcome", `"outcome":"open","rtt_seconds":0.5,`, ``, "outcome is missing"},
 		{"an unknown outcome", `"open"`, `"ajar"`, `outcome "ajar" is unknown; it is one of [open closed unreachable timeout error]`},
 		{"no stamp", `,"stamp":"kernel"`, ``, "stamp is missing"},
-		{"an answer without a round trip", `"rtt_seconds":0.5,`, ``, "outcome open does not fit: open and closed have rtt_seconds, the others do not"},
-		{"a round trip without an answer", `"open"`, `"timeout"`, "outcome timeout does not fit: open and closed have rtt_seconds, the others do not"},
+		{"an answer without a round trip", `"rtt_seconds":0.5,`, ``, "outcome open does not fit: open and closed have rtt_seconds, unless it is unknown which SYN was answered; the others do not"},
+		{"a round trip without an answer", `"open"`, `"timeout"`, "outcome timeout does not fit: open and closed have rtt_seconds, unless it is unknown which SYN was answered; the others do not"},
 		{"a round trip in words", `0.5`, `"0.5"`, `"\"0.5\"" is not a number of seconds`},
 		{"a round trip of three centuries", `0.5`, `1e10`, `"1e10" seconds do not fit a duration`},
 		{"a round trip just above the longest", `0.5`, `9223372036.854775808`, `"9223372036.854775808" seconds do not fit a duration`},
@@ -276,7 +276,7 @@ var anyResult = rapid.Custom(func(t *rapid.T) Result {
 	if rapid.Bool().Draw(t, "resolved") {
 		r.Remote = netip.AddrPortFrom(addr.Draw(t, "remote"), rapid.Uint16().Draw(t, "port"))
 	}
-	if r.Outcome.Answered() {
+	if r.Timed() {
 		r.RTT = duration("rtt")
 	}
 	switch r.Outcome {

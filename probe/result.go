@@ -20,8 +20,8 @@ type Result struct {
 	Remote    netip.AddrPort
 	LocalPort uint16
 	Outcome   Outcome
-	// RTT is the round-trip delay (RFC 2681), SYN to answer. It is
-	// given for Open and Closed only.
+	// RTT is the round-trip delay (RFC 2681), SYN to answer. It is given only
+	// where Timed says so.
 	RTT time.Duration
 	// Attempts is the number of SYNs sent, at least 1 unless the probe failed before.
 	Attempts int
@@ -41,6 +41,12 @@ type Result struct {
 	Close  *Close  // Open in mode Full only
 	ICMP   *ICMP   // Unreachable only
 	Err    string  // Error only
+}
+
+// Timed tells whether a round trip was measured: the target answered, and it is
+// known which SYN it answered, at once (Karn's rule, RFC 6298 section 3).
+func (r *Result) Timed() bool {
+	return r.Outcome.Answered() && (r.Retry == nil || r.Retry.Lost == LostSYN)
 }
 
 // SynAck is what the target's SYN-ACK said (RFC 9293 section 3.1, RFC 7323, RFC 2018).
@@ -78,7 +84,7 @@ func (l Lost) MarshalText() ([]byte, error) { return lostWords.marshal(l) }
 func (l *Lost) UnmarshalText(b []byte) (err error) { *l, err = lostWords.parse(b); return err }
 
 // Retry is what is known of a probe that was answered after several SYNs. The
-// result's RTT is from the SYN that was answered; where that is not known, from the last.
+// result has an RTT only if the answer is to the last of them for certain.
 type Retry struct {
 	// Answered is the SYN that the answer names by its timestamp echo (RFC 7323
 	// section 3), counted from 1; 0 if it names none.

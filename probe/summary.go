@@ -33,6 +33,9 @@ func (s *Summary) Add(r *Result) {
 		return
 	}
 	s.addNumbers(r)
+	if !r.Timed() {
+		return
+	}
 	s.rtts = append(s.rtts, r.RTT)
 	s.ordered = false
 	if s.last == nil {
@@ -90,7 +93,10 @@ func (s *Summary) Sent() int {
 }
 
 // Answered returns the probes that the target itself answered.
-func (s *Summary) Answered() int { return len(s.rtts) }
+func (s *Summary) Answered() int { return s.counts[Open] + s.counts[Closed] }
+
+// Timed returns the probes of which a round trip is known; see Result.Timed.
+func (s *Summary) Timed() int { return len(s.rtts) }
 
 // Loss returns the fraction, 0 to 1, of the probes that the target did not
 // answer (RFC 2680), leaving out those that failed on our side. It is NaN if none is left.

@@ -247,7 +247,7 @@ func resultTable(all []probe.Result, wide bool) *table {
 	for i := range all {
 		r := &all[i]
 		row := []string{r.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), r.Agent, r.Source, r.Target, r.Outcome.String(), "-"}
-		if r.Outcome.Answered() {
+		if r.Timed() {
 			row[5] = milliseconds(r.RTT)
 		}
 		if wide {

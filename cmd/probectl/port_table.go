@@ -49,7 +49,7 @@ func (r *runReport) portTable() *table {
 			continue
 		}
 		t.alarm[len(t.rows)] = state == "error"
-		t.rows = append(t.rows, []string{h.agent, h.name, portOf(key.target), state, ifAny(s.Answered(), s.Quantile(0.5))})
+		t.rows = append(t.rows, []string{h.agent, h.name, portOf(key.target), state, ifAny(s.Timed(), s.Quantile(0.5))})
 	}
 	return t
 }

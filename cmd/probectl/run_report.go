@@ -207,9 +207,9 @@ func (r *runReport) table() *table {
 		}
 		row = append(row, loss(s))
 		for _, q := range []float64{0, 0.5, 0.9, 0.99, 1} {
-			row = append(row, ifAny(s.Answered(), s.Quantile(q)))
+			row = append(row, ifAny(s.Timed(), s.Quantile(q)))
 		}
-		row = append(row, ifAny(s.Answered()-1, s.Jitter()))
+		row = append(row, ifAny(s.Timed()-1, s.Jitter()))
 		if wide {
 			row = append(row, s.Cookies())
 		}

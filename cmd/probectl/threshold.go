@@ -65,7 +65,7 @@ func parseThreshold(text string) (threshold, error) {
 		t.value = func(s *probe.Summary) float64 { return s.Jitter().Seconds() }
 	case ok:
 		t.value = func(s *probe.Summary) float64 {
-			if s.Answered() == 0 {
+			if s.Timed() == 0 {
 				return math.NaN()
 			}
 			return s.Quantile(q).Seconds()

@@ -237,9 +237,6 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 			Attempts: 1, Stamp: probe.Stamp(b.GetStamp()),
 			Lateness: time.Duration(b.GetLatenesses()[row]), HostDelay: time.Duration(b.GetHostDelays()[row]),
 		}
-		if r.Outcome.Answered() {
-			r.RTT = time.Duration(b.GetRtts()[row])
-		}
 		if len(b.GetAttempts()) > 0 {
 			r.Attempts = int(b.GetAttempts()[row])
 		}
@@ -261,6 +258,9 @@ func blockRows(agent string, b *synmeshv1.ResultBlock, yield func(*probe.Result)
 			r.Err = notes[0].GetError()
 			r.Retry, r.Close = toRetry(notes[0].GetRetry()), toClose(notes[0].GetClose())
 			notes = notes[1:]
+		}
+		if r.Timed() {
+			r.RTT = time.Duration(b.GetRtts()[row])
 		}
 		if !yield(&r) {
 			return false

@@ -61,7 +61,6 @@ var anyResult = rapid.Custom(func(t *rapid.T) probe.Result {
 	}
 	switch r.Outcome {
 	case probe.Open:
-		r.RTT = duration.Draw(t, "rtt")
 		r.SynAck = &probe.SynAck{
 			Seq:           rapid.Uint32().Draw(t, "seq"),
 			Window:        rapid.SampledFrom([]uint16{64240, 65535, 0}).Draw(t, "window"),
@@ -78,12 +77,13 @@ var anyResult = rapid.Custom(func(t *rapid.T) probe.Result {
 				Ack:    duration.Draw(t, "ack"), Fin: duration.Draw(t, "fin"),
 			}
 		}
-	case probe.Closed:
-		r.RTT = duration.Draw(t, "rtt")
 	case probe.Unreachable:
 		r.ICMP = &probe.ICMP{Type: rapid.Uint8().Draw(t, "type"), Code: rapid.Uint8().Draw(t, "code"), From: anyAddr.Draw(t, "from")}
 	case probe.Error:
 		r.Err = rapid.StringN(1, -1, -1).Draw(t, "error")
+	}
+	if r.Timed() {
+		r.RTT = duration.Draw(t, "rtt")
 	}
 	return r
 })

@@ -24,7 +24,7 @@ func FromResult(r *probe.Result) *synmeshv1.Result {
 	if r.Remote.IsValid() {
 		m.Remote = r.Remote.String()
 	}
-	if r.Outcome.Answered() {
+	if r.Timed() {
 		m.Rtt = durationpb.New(r.RTT)
 	}
 	if r.SynAck != nil {
@@ -46,7 +46,7 @@ func ToResult(m *synmeshv1.Result) (probe.Result, error) {
 		HostDelay: m.GetHostDelay().AsDuration(), Drops: int(m.GetDrops()), Err: m.GetError(), SYN: m.GetSynSeq(),
 		Retry: toRetry(m.GetRetry()), Close: toClose(m.GetClose()),
 	}
-	if r.Outcome.Answered() {
+	if r.Timed() {
 		r.RTT = m.GetRtt().AsDuration()
 	}
 	var err error
@@ -73,7 +73,8 @@ func checkResult(m *synmeshv1.Result) error {
 	if err := checkOutcome(m.GetOutcome()); err != nil {
 		return fmt.Errorf("outcome: %w", err)
 	}
-	if probe.Outcome(m.GetOutcome()).Answered() && m.GetRtt() == nil {
+	timed := m.GetRetry() == nil || m.GetRetry().GetLost() == synmeshv1.Lost_LOST_SYN
+	if probe.Outcome(m.GetOutcome()).Answered() && timed && m.GetRtt() == nil {
 		return fmt.Errorf("rtt is missing, and the outcome is %s", probe.Outcome(m.GetOutcome()))
 	}
 	if err := checkStamp(m.GetStamp()); err != nil {

@@ -19,7 +19,7 @@ import (
 const entered = "SYNMESH_LAB_ENTERED"
 
 // Enter makes sure that the process may make network namespaces. If it may (as root, or inside `unshare -rn`), Enter
-// does nothing. If not, it executes the program again, with the same arguments, environment and standard files, as root
+// brings the loopback interface up, which is down inside `unshare -rn`, and that is all. If not, it executes the program again, with the same arguments, environment and standard files, as root
 // of a new user namespace and in a new network namespace whose loopback interface is up; it passes signals on, and
 // exits with the status of that program, 128 and the signal's number if a signal ended it. Should this process be
 // killed, the other one is too. Call Enter before anything else in main or TestMain. It returns an error if there is no
@@ -31,10 +31,8 @@ func Enter() error {
 		return fmt.Errorf("lab: %w", err)
 	}
 	switch {
-	case err == nil && again:
-		return loopbackUp()
 	case err == nil:
-		return nil
+		return loopbackUp() // inside unshare -rn it is down
 	case again || !errors.Is(err, unix.EPERM):
 		return fmt.Errorf("lab: making a network namespace: %w", err)
 	}

@@ -58,7 +58,14 @@ func againstWire(t *testing.T, n network, address string) []time.Duration {
 	var wire *wireCapture
 	var results []probe.Result
 	inside(t, n.router, func() { wire = captureWire(t) })
-	inside(t, n.from, func() { results = do(t, s) })
+	inside(t, n.from, func() {
+		// The kernel begins to stamp packets some time after it was asked to.
+		for first := spec(t, 1, address); !wire.stamping(); {
+			do(t, first)
+			wire.drain(t)
+		}
+		results = do(t, s)
+	})
 	wire.drain(t)
 	var off []time.Duration
 	for i := range results {
@@ -138,6 +145,11 @@ func (w *wireCapture) drain(t *testing.T) {
 			w.answers[p.TCP.Ack-1] = stamp
 		}
 	}
+}
+
+// stamping tells whether the last answer that was seen has a stamp.
+func (w *wireCapture) stamping() bool {
+	return len(w.syns) > 0 && w.answers[w.syns[len(w.syns)-1].seq] != 0
 }
 
 // roundTrip is the time between the SYN of a result and its SYN-ACK. Its SYN is

@@ -74,6 +74,7 @@ func TestNoPrivilegeIsNeeded(t *testing.T) {
 	if got.Err != "" || strings.Trim(got.Capabilities, "0") != "" || got.Capabilities == "" {
 		t.Errorf("user %d with capabilities %q: %s", got.UID, got.Capabilities, got.Err)
 	}
+	t.Logf("as user %d", got.UID)
 	count := byTarget(got.Results, func(r *probe.Result) {
 		if r.Outcome != want[r.Target] {
 			t.Errorf("%+v, want %v", r, want[r.Target])

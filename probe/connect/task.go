@@ -47,7 +47,7 @@ func (t *task) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		due, more := t.next()
+		due, retry, more := t.next()
 		if !more && len(t.open) == 0 {
 			return nil
 		}
@@ -59,7 +59,7 @@ func (t *task) loop(ctx context.Context) error {
 		}
 		select {
 		case room <- struct{}{}:
-			t.launch()
+			t.launch(retry)
 		case f := <-t.landed:
 			t.land(f)
 		case <-timer.C:
@@ -69,22 +69,22 @@ func (t *task) loop(ctx context.Context) error {
 	}
 }
 
-// next tells when the next SYN is due, that of a new probe or a retry.
-func (t *task) next() (due time.Duration, more bool) {
+// next tells when the next SYN is due, and whether it is a retry.
+func (t *task) next() (due time.Duration, retry, more bool) {
 	_, due, more = t.schedule.Next()
 	if len(t.waiting) > 0 && (!more || t.waiting[0].due < due) {
-		return t.waiting[0].due, true
+		return t.waiting[0].due, true, true
 	}
-	return due, more
+	return due, false, more
 }
 
 // launch sends the SYN that is due. It owns a place in the engine's room.
-func (t *task) launch() {
-	slot, due, more := t.schedule.Next()
+func (t *task) launch(retry bool) {
 	var f *flight
-	if len(t.waiting) > 0 && (!more || t.waiting[0].due < due) {
+	if retry {
 		f, t.waiting = t.waiting[0], t.waiting[1:]
 	} else {
+		slot, _, _ := t.schedule.Next()
 		now := time.Now()
 		f = &flight{target: &t.targets[slot], due: t.schedule.Begin(now.Sub(t.start)), began: now}
 	}

@@ -22,6 +22,7 @@ type conn struct {
 	fin     int64  // stamp of the target's FIN
 	reset   bool   // the target sent a RST
 	said    bool   // there is something to acknowledge
+	fins    int    // how often our FIN was sent
 }
 
 type connState uint8
@@ -42,7 +43,7 @@ type pair struct {
 	remote netip.AddrPort
 }
 
-func (f *flight) pair() pair { return pair{f.local, f.target.plain} }
+func (f *flight) pair() pair { return pair{f.local, f.way.plain} }
 
 // busy tells why no connection can be opened now from the flight's port, or
 // returns nil. In TIME_WAIT one can if both sides have timestamps: ours rise, so
@@ -127,6 +128,9 @@ func (t *task) proceed(f *flight) {
 	if begin {
 		c.state, c.next, c.echo = connClosing, f.answer.synAck.Seq+1, f.answer.tsval
 	}
+	if begin {
+		c.fins = 1
+	}
 	acknowledge := c.said
 	c.said = false
 	snapshot := *c
@@ -139,15 +143,41 @@ func (t *task) proceed(f *flight) {
 		if err = t.say(f, &snapshot, packet.ACK, f.isn+1); err == nil {
 			err = t.say(f, &snapshot, packet.FIN|packet.ACK, f.isn+1)
 		}
+	case acknowledge && f.over && !snapshot.closed():
+		t.reset(f, &snapshot) // it was given up; the target does not know yet
 	case acknowledge:
 		err = t.say(f, &snapshot, packet.ACK, f.isn+2)
 	}
 	switch {
 	case f.over: // in TIME_WAIT: there is nothing more to tell
 	case err != nil:
-		t.refused(f, err)
+		t.reset(f, &snapshot)
+		t.drop(f, err)
 	case snapshot.reset || snapshot.closed():
 		t.endConn(f)
+	}
+}
+
+// maxFins is how often a FIN is sent that is not acknowledged, within the timeout.
+const maxFins = 4
+
+// closeAgain is called when a connection has been closing for a while: it
+// repeats a FIN that is not acknowledged, or gives the connection up.
+func (t *task) closeAgain(f *flight) {
+	e := t.engine
+	e.mu.Lock()
+	c := &f.conn
+	c.fins++
+	snapshot := *c
+	e.mu.Unlock()
+	if snapshot.fins > maxFins {
+		t.endConn(f)
+		return
+	}
+	t.enqueue(f, t.closingStage())
+	if snapshot.acked == 0 {
+		// If this does not leave either, the next may, or the connection is given up.
+		_ = t.say(f, &snapshot, packet.FIN|packet.ACK, f.isn+1)
 	}
 }
 
@@ -160,19 +190,33 @@ func (t *task) endConn(f *flight) {
 	f.conn.state = connWaiting
 	e.leave(f)
 	snapshot := f.conn
+	if snapshot.reset {
+		e.disconnect(f) // nothing is left that could come late (RFC 9293 section 3.10.7.4)
+	}
 	e.mu.Unlock()
 	if !snapshot.reset && !snapshot.closed() {
-		// The result says that it was not closed; if not even this leaves, it still is not.
-		_ = t.say(f, &snapshot, packet.RST|packet.ACK, f.isn+2)
+		t.reset(f, &snapshot)
 	}
+	f.close = snapshot.result()
 	t.enqueue(f, t.timeWaitStage())
 	t.finish(f, reading{}, 0)
+}
+
+// reset ends a connection that the target has not closed. Without an
+// acknowledgement of our FIN, nobody knows which number it expects; it takes
+// the RST that fits, and challenges the other (RFC 5961 section 3.2).
+func (t *task) reset(f *flight, c *conn) {
+	if c.acked == 0 {
+		_ = t.say(f, c, packet.RST|packet.ACK, f.isn+1)
+	}
+	// If neither leaves, the target finds out by itself.
+	_ = t.say(f, c, packet.RST|packet.ACK, f.isn+2)
 }
 
 // say sends a segment of the connection.
 func (t *task) say(f *flight, c *conn, flags packet.Flags, seq uint32) error {
 	s := packet.Segment{
-		Src: netip.AddrPortFrom(f.target.src, f.local), Dst: f.target.plain,
+		Src: netip.AddrPortFrom(f.way.src, f.local), Dst: f.way.plain,
 		Seq: seq, Ack: c.next, Flags: flags, Window: 502, // 64256 bytes, scaled by 7
 	}
 	if f.answer.synAck.Timestamps {
@@ -182,6 +226,6 @@ func (t *task) say(f *flight, c *conn, flags packet.Flags, seq uint32) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.engine.sendSome([]rawsock.Datagram{t.datagram(f.target, b)})
+	_, err = t.engine.sendSome([]rawsock.Datagram{t.datagram(f, b)})
 	return err
 }

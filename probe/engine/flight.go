@@ -14,20 +14,24 @@ import (
 type flight struct {
 	task   *task
 	target *target
+	way    *way // the one it was begun with
+	slot   int  // of the schedule
 	local  uint16
 	isn    uint32
 	due    time.Duration // by the monotonic clock
 	drops  uint64        // of the capture, when it was begun
 
 	// The task's own.
-	stage int  // the queue that it waits in
-	over  bool // its result has been handed over
+	stage int          // the queue that it waits in
+	over  bool         // its result has been handed over
+	close *probe.Close // of mode Full
 
 	// Guarded by the engine's lock.
 	syns   []transmission
 	first  [1]transmission // where syns begins
 	answer answer
 	conn   conn // mode Full only
+	denied bool // the target has answered with a challenge
 	done   bool // no longer waiting for an answer
 }
 
@@ -54,11 +58,11 @@ type answer struct {
 // and puts it into the table. The lock is held.
 func (e *Engine) enter(f *flight) {
 	var b [46]byte
-	src, dst := f.target.src.As16(), f.target.plain.Addr().As16()
+	src, dst := f.way.src.As16(), f.way.plain.Addr().As16()
 	copy(b[:], src[:])
 	copy(b[16:], dst[:])
 	binary.NativeEndian.PutUint16(b[32:], f.local)
-	binary.NativeEndian.PutUint16(b[34:], f.target.plain.Port())
+	binary.NativeEndian.PutUint16(b[34:], f.way.plain.Port())
 	for {
 		binary.NativeEndian.PutUint64(b[38:], e.probes.Add(1))
 		f.isn = uint32(maphash.Bytes(e.seed, b[:]))
@@ -94,16 +98,27 @@ func (e *Engine) hand(f *flight) {
 func (e *Engine) leave(f *flight) {
 	delete(e.table, f.isn)
 	f.done = true
+	if len(e.overlaps) > 0 && e.overlaps[f.pair()] == f {
+		delete(e.overlaps, f.pair())
+	}
 	if f.conn.state != connWaiting {
 		e.disconnect(f)
 	}
 }
 
 // answered returns the SYN that the round trip counts from: the one that the
-// answer names, or else the last.
+// answer names, or else the last that had left when it came.
 func (f *flight) answered() *transmission {
 	if f.answer.to > 0 {
 		return &f.syns[f.answer.to-1]
+	}
+	for i := len(f.syns) - 1; i > 0 && f.answer.outcome != 0; i-- {
+		if at := f.syns[i].sent; at != 0 && at <= f.answer.stamp {
+			return &f.syns[i]
+		}
+	}
+	if f.answer.outcome != 0 {
+		return &f.syns[0]
 	}
 	return &f.syns[len(f.syns)-1]
 }
@@ -138,16 +153,16 @@ func (f *flight) result(now reading, drops uint64) probe.Result {
 	case probe.Open:
 		synAck := a.synAck
 		r.SynAck = &synAck
-		if f.task.spec.Mode == probe.Full {
-			r.Close = f.conn.result()
-		}
+		r.Close = f.close
 	case probe.Unreachable:
 		icmp := a.icmp
 		r.ICMP = &icmp
 	}
 	if r.Outcome.Answered() {
-		r.RTT = time.Duration(a.stamp - from.sent)
 		r.Retry = f.retry()
+	}
+	if r.Timed() {
+		r.RTT = time.Duration(a.stamp - from.sent)
 	}
 	return r
 }
@@ -176,6 +191,10 @@ func (f *flight) fault(now reading) error {
 	switch stepped := now.steppedSince(f.syns[0].called); {
 	case stepped != nil:
 		return stepped
+	case a.outcome == 0 && f.denied:
+		return errors.New("the target still has the handshake before from this port, whose answer takes longer than the interval; a longer interval or more flows would help")
+	case a.outcome == probe.Unreachable:
+		return nil // it may have come of a SYN that never left, and gives no round trip
 	case a.outcome != 0 && (from.sent == 0 || f.syns[0].sent == 0):
 		return errors.New("the kernel gave no stamp of the SYN, which was answered")
 	case a.outcome != 0 && a.stamp == 0:

@@ -179,7 +179,7 @@ func TestRetriesTellWhatWasLostAndWhichSYNWasAnswered(t *testing.T) {
 			} else if count == 2 {
 				s.reply(&first, synAck, nil) // Linux echoes the first timestamp
 			}
-		}, probe.Retry{Answered: 1, Lost: probe.LostSYNACK}, time.Second},
+		}, probe.Retry{Answered: 1, Lost: probe.LostSYNACK}, 0},
 		{"a target without timestamps", func(s *scripted, syn *packet.Segment, count int) {
 			if count == 2 {
 				s.reply(syn, synAck, func(r *packet.Segment) { r.Options.Timestamps = false })

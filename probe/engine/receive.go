@@ -62,10 +62,13 @@ func (e *Engine) takeTCP(s *packet.Segment, frame *rawsock.Frame, now reading) {
 		return // on the loopback, our own on its way in
 	case packet.ACK:
 		e.stats.Challenges++
+		if f := e.overlaps[pair{s.Dst.Port(), s.Src}]; f != nil && f.answer.outcome == 0 {
+			f.denied = true // it stays: an answer may still come
+		}
 		return
 	}
 	f := e.table[s.Ack-1]
-	if a.outcome == 0 || f == nil || f.local != s.Dst.Port() || f.target.plain != s.Src || f.target.src != s.Dst.Addr() {
+	if a.outcome == 0 || f == nil || f.local != s.Dst.Port() || f.way.plain != s.Src || f.way.src != s.Dst.Addr() {
 		e.stats.Strays++
 		return
 	}
@@ -90,7 +93,7 @@ func (f *flight) named(tsval uint32) int {
 func (e *Engine) takeICMP(m *packet.ICMPError, frame *rawsock.Frame, now reading) {
 	q := &m.Quoted
 	f := e.table[q.Seq]
-	if m.MTU != 0 || f == nil || f.local != q.Src.Port() || f.target.plain != q.Dst || f.target.src != q.Src.Addr() {
+	if m.MTU != 0 || f == nil || f.local != q.Src.Port() || f.way.plain != q.Dst || f.way.src != q.Src.Addr() {
 		e.stats.Strays++
 		return
 	}
@@ -114,25 +117,31 @@ func (e *Engine) arrived(f *flight, a answer, frame *rawsock.Frame, now reading)
 }
 
 // departed notes when a SYN or a FIN left. The last time counts: where it passes
-// several devices, that is the one nearest to the wire. It returns false for what is not ours.
-func (e *Engine) departed(s *packet.Segment, stamp int64) bool {
+// several devices, that is the one nearest to the wire. It tells what is ours,
+// and what is seen for the first time.
+func (e *Engine) departed(s *packet.Segment, stamp int64) (ours, first bool) {
 	isn := s.Seq
 	if s.Flags&packet.FIN != 0 {
 		isn--
 	}
 	f := e.table[isn]
-	if f == nil || f.local != s.Src.Port() || f.target.plain.Port() != s.Dst.Port() {
-		return false
+	if f == nil || f.local != s.Src.Port() || f.way.plain.Port() != s.Dst.Port() {
+		return false, false
 	}
 	if s.Flags&packet.FIN != 0 {
-		f.conn.finSent = stamp
-		return true
+		first = f.conn.finSent == 0
+		if first { // of several copies, the one that asked first
+			f.conn.finSent = stamp
+		}
+		return true, first
 	}
 	n := f.named(s.Options.TSVal)
-	if n > 0 {
-		f.syns[n-1].sent = stamp
+	if n == 0 {
+		return false, false
 	}
-	return n > 0
+	first = f.syns[n-1].sent == 0
+	f.syns[n-1].sent = stamp
+	return true, first
 }
 
 // settle takes in the transmit stamps that are waiting and completes the
@@ -144,7 +153,7 @@ func (e *Engine) settle() {
 	for _, f := range e.answered {
 		switch {
 		case f.done: // has expired
-		case f.answered().sent == 0:
+		case f.answered().sent == 0 && f.answer.outcome != probe.Unreachable:
 			waiting = append(waiting, f)
 		default:
 			e.complete(f)
@@ -165,8 +174,13 @@ func (e *Engine) readStamps() {
 			// A header says how long it is, but where it begins has to be tried:
 			// other bytes may look like one, but not like one of a flight.
 			for _, size := range tailLens {
-				if seg.DecodeTail(sent, size) == nil && e.departed(&seg, stamp) {
-					s.awaited.Add(-1)
+				if seg.DecodeTail(sent, size) != nil {
+					continue
+				}
+				if ours, first := e.departed(&seg, stamp); ours {
+					if first {
+						s.awaited.Add(-1)
+					}
 					return
 				}
 			}

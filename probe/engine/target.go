@@ -14,28 +14,34 @@ const synLen = 40
 
 // target is where a task sends to, and how.
 type target struct {
-	name     string
-	remote   netip.AddrPort // with a zone, if it was given one
-	plain    netip.AddrPort // as it stands in packets
+	name    string
+	remote  netip.AddrPort // with a zone, if it was given one
+	unknown error          // its name has no address; then the rest is missing
+	way     *way           // nil if it has to be looked up before the next probe
+}
+
+// way is how a target is reached. It never changes: the receiver reads it
+// while a task may be looking for another.
+type way struct {
+	plain    netip.AddrPort // the target as it stands in packets
 	src      netip.Addr
 	device   uint32 // index of the interface to leave by; 0 leaves it to the routes
 	template packet.Template
-	unknown  error // its name has no address; then the rest is missing
-	lost     bool  // the way to it has to be looked up before the next probe
 }
 
 // route finds the way to the target's address and prepares its SYN.
-func (e *Engine) route(t *target, how *probe.Sending) error {
+func (e *Engine) route(t *target, how *probe.Sending) (*way, error) {
+	var w way
 	src, mtu, err := e.router.Route(t.remote.Addr())
 	if how.Interface != "" {
-		src, mtu, t.device, err = device(how.Interface, t.remote.Addr().Is6())
+		src, mtu, w.device, err = device(how.Interface, t.remote.Addr().Is6())
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if how.Source.IsValid() {
-		if src = how.Source; src.Is6() != t.remote.Addr().Is6() {
-			return fmt.Errorf("the source %s and the target %s are of different IP versions", src, t.remote.Addr())
+		if src = how.Source.Unmap().WithZone(""); src.Is6() != t.remote.Addr().Is6() {
+			return nil, fmt.Errorf("the source %s and the target %s are of different IP versions", src, t.remote.Addr())
 		}
 	}
 	headers := 40
@@ -44,16 +50,18 @@ func (e *Engine) route(t *target, how *probe.Sending) error {
 	}
 	mss := min(mtu, 65535) - headers
 	if mss <= 0 {
-		return fmt.Errorf("the MTU of %d bytes towards %s is too small for TCP", mtu, t.remote.Addr())
+		return nil, fmt.Errorf("the MTU of %d bytes towards %s is too small for TCP", mtu, t.remote.Addr())
 	}
-	t.src = src
-	t.plain = netip.AddrPortFrom(t.remote.Addr().WithZone(""), t.remote.Port())
-	syn := packet.LinuxSYN(src, t.plain, uint16(mss))
+	w.src = src
+	w.plain = netip.AddrPortFrom(t.remote.Addr().WithZone(""), t.remote.Port())
+	syn := packet.LinuxSYN(src, w.plain, uint16(mss))
 	if how.ECN {
 		syn.Flags |= packet.ECE | packet.CWR
 	}
-	t.template, err = packet.NewTemplate(&syn)
-	return err
+	if w.template, err = packet.NewTemplate(&syn); err != nil {
+		return nil, err
+	}
+	return &w, nil
 }
 
 // device finds an address of the interface to send from.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/synmesh/synmesh/probe"
@@ -60,7 +61,8 @@ type task struct {
 
 	start    time.Duration // when the schedule begins
 	schedule *schedule.Schedule
-	pending  int // probes begun without a result
+	pending  int       // probes begun without a result
+	latest   []*flight // of each slot
 	// stages are what flights wait for: the answer to the first SYN, to the
 	// second and so on, the end of the connection, the end of its TIME_WAIT.
 	stages []queue
@@ -75,13 +77,14 @@ type task struct {
 
 func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*probe.Result)) *task {
 	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1)}
+	t.latest = make([]*flight, len(spec.Targets)*len(guards))
 	t.schedule = schedule.New(&t.spec, len(spec.Targets)*len(guards))
 	t.stages = make([]queue, spec.Retries+3)
 	for i := range spec.Retries {
 		t.stages[i].wait = probe.Backoff(i+1) - probe.Backoff(i)
 	}
 	t.stages[spec.Retries].wait = spec.Timeout
-	t.stages[t.closingStage()].wait = spec.Timeout
+	t.stages[t.closingStage()].wait = spec.Timeout / maxFins
 	t.stages[t.timeWaitStage()].wait = timeWait
 	return t
 }
@@ -98,7 +101,7 @@ func (t *task) enqueue(f *flight, stage int) {
 func (t *task) resolve(ctx context.Context) error {
 	t.targets = make([]target, len(t.spec.Targets))
 	for i, at := range resolve.Targets(ctx, t.spec.Targets, t.spec.Family) {
-		t.targets[i] = target{name: t.spec.Targets[i].Name, remote: at.Remote, unknown: at.Err, lost: true}
+		t.targets[i] = target{name: t.spec.Targets[i].Name, remote: at.Remote, unknown: at.Err}
 	}
 	return ctx.Err()
 }
@@ -112,7 +115,7 @@ func (t *task) loop(ctx context.Context) error {
 		now := t.engine.clock()
 		t.expire(now)
 		more, next := t.send(now)
-		if !more && t.pending == 0 {
+		if !more && t.pending <= 0 {
 			return nil
 		}
 		for i := range t.stages {
@@ -150,7 +153,7 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 		due = t.start + t.schedule.Begin(now.mono-t.start)
 		t.pending++
 		to := &t.targets[slot%len(t.targets)]
-		f := &flight{task: t, target: to, local: t.guards[slot/len(t.targets)].Port, due: due}
+		f := &flight{task: t, target: to, local: t.guards[slot/len(t.targets)].Port, slot: slot, due: due}
 		f.syns = f.first[:0]
 		t.batch = append(t.batch, f)
 	}
@@ -168,11 +171,11 @@ func (t *task) launch(now reading) {
 	kept := t.batch[:0]
 	for _, f := range t.batch {
 		err := f.target.unknown
-		if err == nil && f.target.lost {
-			err = e.route(f.target, &t.spec.Sending)
-			f.target.lost = err != nil
+		if err == nil && f.target.way == nil {
+			f.target.way, err = e.route(f.target, &t.spec.Sending)
 		}
 		if err == nil {
+			f.way = f.target.way
 			e.mu.Lock()
 			if t.spec.Mode == probe.Full {
 				if err = e.busy(f); err == nil {
@@ -180,6 +183,10 @@ func (t *task) launch(now reading) {
 				}
 			}
 			if err == nil {
+				if before := t.latest[f.slot]; before != nil && !before.done {
+					e.overlaps[f.pair()] = f
+				}
+				t.latest[f.slot] = f
 				e.enter(f)
 			}
 			e.mu.Unlock()
@@ -203,11 +210,12 @@ func (t *task) transmit() {
 	called := e.clock()
 	t.segments, t.datagrams = t.segments[:0], t.datagrams[:0]
 	e.mu.Lock()
+	t.batch = slices.DeleteFunc(t.batch, func(f *flight) bool { return f.answer.outcome != 0 }) // at this moment
 	for _, f := range t.batch {
 		tsval, at := e.nextTSVal(), len(t.segments)
 		f.syns = append(f.syns, transmission{tsval: tsval, called: called})
-		t.segments = f.target.template.Append(t.segments, f.local, f.isn, tsval)
-		t.datagrams = append(t.datagrams, t.datagram(f.target, t.segments[at:]))
+		t.segments = f.way.template.Append(t.segments, f.local, f.isn, tsval)
+		t.datagrams = append(t.datagrams, t.datagram(f, t.segments[at:]))
 	}
 	e.mu.Unlock()
 	for _, f := range t.batch {
@@ -237,9 +245,9 @@ func (t *task) transmit() {
 const stampsHeld = 512
 
 // datagram says how a segment is to leave.
-func (t *task) datagram(to *target, segment []byte) rawsock.Datagram {
+func (t *task) datagram(f *flight, segment []byte) rawsock.Datagram {
 	s := &t.spec.Sending
-	return rawsock.Datagram{Src: to.src, Dst: to.remote.Addr(), Interface: to.device, TTL: s.TTL, TOS: s.DSCP << 2, Segment: segment}
+	return rawsock.Datagram{Src: f.way.src, Dst: f.target.remote.Addr(), Interface: f.way.device, TTL: s.TTL, TOS: s.DSCP << 2, Segment: segment}
 }
 
 // sendSome sends the datagrams of the first one's family that stand together.
@@ -262,15 +270,26 @@ func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
 	return sent, err
 }
 
-// refused hands over a probe that the kernel would not send. The address or
-// the route may have gone, so the way is looked up anew.
+// refused hands over a probe that the kernel would not send, unless an earlier
+// SYN of it has been answered at this moment.
 func (t *task) refused(f *flight, err error) {
+	t.engine.mu.Lock()
+	answered := f.answer.outcome != 0
+	t.engine.mu.Unlock()
+	if !answered {
+		t.drop(f, err)
+	}
+}
+
+// drop hands over a probe that cannot go on. The address or the route may have
+// gone, so the way is looked up anew.
+func (t *task) drop(f *flight, err error) {
 	e := t.engine
 	e.mu.Lock()
 	e.leave(f)
 	e.mu.Unlock()
 	t.fail(f, f.syns[0].called, err)
-	f.target.lost = true
+	f.target.way = nil
 }
 
 // fail hands over a probe that could not be done.
@@ -315,7 +334,7 @@ func (t *task) expire(now reading) {
 				e.disconnect(f)
 				e.mu.Unlock()
 			case i == t.closingStage():
-				t.endConn(f)
+				t.closeAgain(f)
 			case !t.answered(f) && i < t.spec.Retries:
 				t.batch = append(t.batch, f)
 			case t.giveUp(f):
@@ -367,6 +386,9 @@ func (t *task) finish(f *flight, now reading, drops uint64) {
 }
 
 func (t *task) handOver(f *flight, r *probe.Result) {
+	if f.over {
+		return
+	}
 	f.over = true
 	if f.conn.state != connWaiting {
 		f.stage = -1
@@ -375,17 +397,31 @@ func (t *task) handOver(f *flight, r *probe.Result) {
 	t.emit(r)
 }
 
-// abandon takes all that is left out of the engine.
+// abandon takes all that is left out of the engine, and resets connections
+// that are not closed.
 func (t *task) abandon() {
 	e := t.engine
+	var open []*flight
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	forget := func(f *flight) {
+		if f.conn.state == connClosing {
+			open = append(open, f)
+		}
+		e.leave(f)
+		e.disconnect(f)
+	}
 	for i := range t.stages {
 		for q := t.stages[i].first(i); q != nil; q = t.stages[i].first(i) {
-			e.leave(q.flight)
-			e.disconnect(q.flight)
+			forget(q.flight)
 			t.stages[i].pop()
 		}
+	}
+	for _, f := range t.ready { // may be in no stage any more
+		forget(f)
+	}
+	e.mu.Unlock()
+	for _, f := range open {
+		t.reset(f, &f.conn)
 	}
 }
 

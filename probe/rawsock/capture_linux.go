@@ -1,6 +1,7 @@
 package rawsock
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -75,7 +76,7 @@ func packetSocket(filter []bpf.RawInstruction, ignoreOutgoing bool) (fd int, err
 	if err := enableStamps(fd); err != nil {
 		return -1, err
 	}
-	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
+	all := binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL & 0xff}) // in network order
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all}); err != nil {
 		return -1, os.NewSyscallError("bind packet socket", err)
 	}

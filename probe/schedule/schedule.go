@@ -22,7 +22,7 @@ const MaxLag = time.Second
 type Schedule struct {
 	spec    *probe.Spec
 	slots   int
-	begun   int // of periodic probes
+	begun   int64 // of periodic probes
 	poisson dues
 	shift   time.Duration
 }
@@ -51,18 +51,18 @@ func (c *Schedule) Next() (slot int, due time.Duration, ok bool) {
 		}
 		return c.poisson[0].slot, c.poisson[0].at + c.shift, true
 	}
-	if c.spec.Count > 0 && c.begun >= c.spec.Count*c.slots {
+	if c.spec.Count > 0 && c.begun >= int64(c.spec.Count)*int64(c.slots) {
 		return 0, 0, false
 	}
-	slot = c.begun % c.slots
-	return slot, c.periodic(c.begun/c.slots, slot) + c.shift, true
+	slot = int(c.begun % int64(c.slots))
+	return slot, c.periodic(c.begun/int64(c.slots), slot) + c.shift, true
 }
 
 // periodic probes every slot once in each interval, and spreads the slots
 // evenly over it, though no finer than into a hundred beats, and beats of 10 ms
 // at the most: waking up for every one of a thousand targets would cost more
 // than probing them.
-func (c *Schedule) periodic(round, slot int) time.Duration {
+func (c *Schedule) periodic(round int64, slot int) time.Duration {
 	even := time.Duration(float64(slot) / float64(c.slots) * float64(c.spec.Interval))
 	beat := min(10*time.Millisecond, c.spec.Interval/100)
 	return time.Duration(round)*c.spec.Interval + even/beat*beat
