@@ -60,7 +60,7 @@ func samples() []Result {
 	full.SynAck = &SynAck{Seq: 7, Window: 65535, MSS: 1440, WindowScale: 14, SACKPermitted: true, Timestamps: true, ECN: true, TTL: 57}
 	full.Close = &Close{Ending: Orderly, Ack: 29 * time.Microsecond, Fin: 1200 * time.Microsecond}
 
-	rude := full // closed without a word of the target's
+	rude := full                                              // closed without a word of the target's
 	rude.RTT, rude.Retry = 0, &Retry{Waited: 3 * time.Second} // which SYN was answered is unknown
 	rude.Close = &Close{Ending: Unclosed}
 

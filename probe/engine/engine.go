@@ -34,7 +34,7 @@ type Engine struct {
 	table    map[uint32]*flight // by initial sequence number
 	answered []*flight          // waiting for their transmit stamp
 	conns    map[pair]*flight   // of mode Full, from the SYN to the end of TIME_WAIT
-	overlaps map[pair]*flight   // half-open, begun before the one before was answered
+	overlaps map[pair]*overlap  // of half-open flights begun before the one before was answered
 	stats    Stats
 }
 
@@ -72,7 +72,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, born: time.Now(), seed: maphash.MakeSeed(), ports: newPorts(cfg.Ports),
-		stopped: make(chan struct{}), table: make(map[uint32]*flight), conns: make(map[pair]*flight), overlaps: make(map[pair]*flight),
+		stopped: make(chan struct{}), table: make(map[uint32]*flight), conns: make(map[pair]*flight), overlaps: make(map[pair]*overlap),
 	}
 	e.tsval.Store(milliseconds())
 	if err := e.open(); err != nil {

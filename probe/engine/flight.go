@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync/atomic"
 	"time"
 
 	"github.com/synmesh/synmesh/probe"
@@ -20,6 +21,7 @@ type flight struct {
 	isn    uint32
 	due    time.Duration // by the monotonic clock
 	drops  uint64        // of the capture, when it was begun
+	behind *overlap      // nil if the one before had been answered
 
 	// The task's own.
 	stage int          // the queue that it waits in
@@ -31,7 +33,6 @@ type flight struct {
 	first  [1]transmission // where syns begins
 	answer answer
 	conn   conn // mode Full only
-	denied bool // the target has answered with a challenge
 	done   bool // no longer waiting for an answer
 }
 
@@ -98,9 +99,6 @@ func (e *Engine) hand(f *flight) {
 func (e *Engine) leave(f *flight) {
 	delete(e.table, f.isn)
 	f.done = true
-	if len(e.overlaps) > 0 && e.overlaps[f.pair()] == f {
-		delete(e.overlaps, f.pair())
-	}
 	if f.conn.state != connWaiting {
 		e.disconnect(f)
 	}
@@ -185,13 +183,23 @@ func (f *flight) retry() *probe.Retry {
 	return t
 }
 
+// overlap is what flights share that are under way at a time between the same
+// ports. A target that has not heard the end of one handshake takes the next SYN for a
+// stray, and challenges it (RFC 5961 section 4.2).
+type overlap struct{ challenged atomic.Int64 } // when, by the monotonic clock; 0 for never
+
+// denied tells whether the flight may have been challenged instead of answered.
+func (f *flight) denied() bool {
+	return f.behind != nil && f.behind.challenged.Load() >= int64(f.syns[0].called.mono)
+}
+
 // fault tells why the flight's times cannot be trusted.
 func (f *flight) fault(now reading) error {
 	from, a := f.answered(), &f.answer
 	switch stepped := now.steppedSince(f.syns[0].called); {
 	case stepped != nil:
 		return stepped
-	case a.outcome == 0 && f.denied:
+	case a.outcome == 0 && f.denied():
 		return errors.New("the target still has the handshake before from this port, whose answer takes longer than the interval; a longer interval or more flows would help")
 	case a.outcome == probe.Unreachable:
 		return nil // it may have come of a SYN that never left, and gives no round trip

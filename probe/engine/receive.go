@@ -62,8 +62,8 @@ func (e *Engine) takeTCP(s *packet.Segment, frame *rawsock.Frame, now reading) {
 		return // on the loopback, our own on its way in
 	case packet.ACK:
 		e.stats.Challenges++
-		if f := e.overlaps[pair{s.Dst.Port(), s.Src}]; f != nil && f.answer.outcome == 0 {
-			f.denied = true // it stays: an answer may still come
+		if o := e.overlaps[pair{s.Dst.Port(), s.Src}]; o != nil {
+			o.challenged.Store(int64(now.mono))
 		}
 		return
 	}

@@ -184,7 +184,7 @@ func (t *task) launch(now reading) {
 			}
 			if err == nil {
 				if before := t.latest[f.slot]; before != nil && !before.done {
-					e.overlaps[f.pair()] = f
+					f.behind = e.overlap(f.pair())
 				}
 				t.latest[f.slot] = f
 				e.enter(f)
@@ -199,6 +199,16 @@ func (t *task) launch(now reading) {
 	}
 	t.batch = kept
 	t.transmit()
+}
+
+// overlap returns what flights of the pair share. The lock is held.
+func (e *Engine) overlap(p pair) *overlap {
+	o := e.overlaps[p]
+	if o == nil {
+		o = &overlap{}
+		e.overlaps[p] = o
+	}
+	return o
 }
 
 // transmit sends a SYN of each flight in the batch, the first or another.
@@ -418,6 +428,11 @@ func (t *task) abandon() {
 	}
 	for _, f := range t.ready { // may be in no stage any more
 		forget(f)
+	}
+	for _, f := range t.latest {
+		if f != nil {
+			delete(e.overlaps, f.pair())
+		}
 	}
 	e.mu.Unlock()
 	for _, f := range open {
