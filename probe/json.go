@@ -107,6 +107,13 @@ type retryJSON struct {
 	Waited   seconds `json:"waited_seconds"`
 }
 
+func (t *retryJSON) retry() *Retry {
+	if t == nil {
+		return nil
+	}
+	return &Retry{t.Answered, t.Lost, time.Duration(t.Waited)}
+}
+
 type closeJSON struct {
 	Ending Ending  `json:"ending"`
 	Ack    seconds `json:"ack_seconds,omitempty"`
@@ -117,11 +124,6 @@ type icmpJSON struct {
 	Type uint8      `json:"type"`
 	Code uint8      `json:"code"`
 	From netip.Addr `json:"from"`
-}
-
-// timed is Result.Timed of what has been read.
-func (j *resultJSON) timed() bool {
-	return j.Outcome.Answered() && (j.Retry == nil || j.Retry.Lost == LostSYN)
 }
 
 // MarshalJSON writes the result as one object in the published shape: the
@@ -182,7 +184,7 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 		return errors.New("outcome is missing")
 	case j.Stamp == 0:
 		return errors.New("stamp is missing")
-	case j.timed() != (j.RTT != nil):
+	case (j.Outcome.Answered() && j.Retry.retry().timed()) != (j.RTT != nil):
 		return fmt.Errorf("outcome %s does not fit: open and closed have rtt_seconds, unless it is unknown which SYN was answered; the others do not", j.Outcome)
 	}
 	*r = Result{
@@ -193,9 +195,7 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 	if j.SYN != nil {
 		r.SYN = j.SYN.Seq
 	}
-	if t := j.Retry; t != nil {
-		r.Retry = &Retry{t.Answered, t.Lost, time.Duration(t.Waited)}
-	}
+	r.Retry = j.Retry.retry()
 	if c := j.Close; c != nil {
 		if c.Ending == 0 {
 			return errors.New("close.ending is missing")

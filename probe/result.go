@@ -46,7 +46,7 @@ type Result struct {
 // Timed tells whether a round trip was measured: the target answered, and it is
 // known which SYN it answered, at once (Karn's rule, RFC 6298 section 3).
 func (r *Result) Timed() bool {
-	return r.Outcome.Answered() && (r.Retry == nil || r.Retry.Lost == LostSYN)
+	return r.Outcome.Answered() && r.Retry.timed()
 }
 
 // SynAck is what the target's SYN-ACK said (RFC 9293 section 3.1, RFC 7323, RFC 2018).
@@ -87,12 +87,15 @@ func (l *Lost) UnmarshalText(b []byte) (err error) { *l, err = lostWords.parse(b
 // result has an RTT only if the answer is to the last of them for certain.
 type Retry struct {
 	// Answered is the SYN that the answer names by its timestamp echo (RFC 7323
-	// section 3), counted from 1; 0 if it names none.
+	// section 3), or in mode Connect by its connection, counted from 1; 0 if it names none.
 	Answered int
 	Lost     Lost
 	// Waited is the time from the first SYN to the answer: what a user waits.
 	Waited time.Duration
 }
+
+// timed tells whether the answer is to one SYN for certain, and came at once.
+func (t *Retry) timed() bool { return t == nil || t.Answered > 0 && t.Lost != LostSYNACK }
 
 // Ending says how a connection was closed.
 type Ending uint8

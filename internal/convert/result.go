@@ -73,8 +73,7 @@ func checkResult(m *synmeshv1.Result) error {
 	if err := checkOutcome(m.GetOutcome()); err != nil {
 		return fmt.Errorf("outcome: %w", err)
 	}
-	timed := m.GetRetry() == nil || m.GetRetry().GetLost() == synmeshv1.Lost_LOST_SYN
-	if probe.Outcome(m.GetOutcome()).Answered() && timed && m.GetRtt() == nil {
+	if timed := (&probe.Result{Outcome: probe.Outcome(m.GetOutcome()), Retry: toRetry(m.GetRetry())}).Timed(); timed && m.GetRtt() == nil {
 		return fmt.Errorf("rtt is missing, and the outcome is %s", probe.Outcome(m.GetOutcome()))
 	}
 	if err := checkStamp(m.GetStamp()); err != nil {

@@ -48,6 +48,7 @@ var unlinked = []struct {
 }{
 	{"cmd/probe-controller", "probe/rawsock", "the controller opens no raw sockets"},
 	{"cmd/probe-controller", "probe/engine", "the controller probes nothing itself"},
+	{"cmd/probe-controller", "probe/connect", "the controller probes nothing itself"},
 	{"controller", "probe/rawsock", "the controller opens no raw sockets"},
 	{"controller", "probe/engine", "the controller probes nothing itself"},
 }

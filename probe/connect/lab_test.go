@@ -118,10 +118,13 @@ func route(t *testing.T, prefix string, kind int) {
 	must(t, netlink.RouteAdd(&netlink.Route{Dst: dst, Type: kind}))
 }
 
-// complain has the calling node, until the test ends, answer each SYN that it sees with an ICMP
-// error, by IP version: true is IPv6. That takes a moment, as it does in real networks.
-func complain(t *testing.T, n *lab.Node, with map[bool]probe.ICMP) {
+// complain has the calling node, until the test ends, answer each SYN to the
+// prefixes with an ICMP error, by IP version: true is IPv6. That takes a
+// moment, as it does in real networks.
+func complain(t *testing.T, n *lab.Node, prefix4, prefix6 string, with map[bool]probe.ICMP) {
 	t.Helper()
+	route(t, prefix4, unix.RTN_BLACKHOLE)
+	route(t, prefix6, unix.RTN_BLACKHOLE)
 	in, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	must(t, unix.SetsockoptTimeval(in, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}))
@@ -130,6 +133,7 @@ func complain(t *testing.T, n *lab.Node, with map[bool]probe.ICMP) {
 	must(t, err)
 	out6, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	must(t, err)
+	within4, within6 := netip.MustParsePrefix(prefix4), netip.MustParsePrefix(prefix6)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -138,7 +142,10 @@ func complain(t *testing.T, n *lab.Node, with map[bool]probe.ICMP) {
 		for ctx.Err() == nil {
 			size, _, err := unix.Recvfrom(in, buf, 0)
 			var p packet.Packet
-			if err != nil || p.Decode(buf[:size]) != nil || p.Kind != packet.KindTCP || p.TCP.Flags&packet.SYN == 0 {
+			if err != nil || p.Decode(buf[:size]) != nil || p.Kind != packet.KindTCP || p.TCP.Flags != packet.SYN {
+				continue
+			}
+			if !within4.Contains(p.TCP.Dst.Addr()) && !within6.Contains(p.TCP.Dst.Addr()) {
 				continue
 			}
 			time.Sleep(2 * time.Millisecond)

@@ -61,6 +61,9 @@ func probeAsNobody(addresses string) report {
 func TestNoPrivilegeIsNeeded(t *testing.T) {
 	n := twoHosts(t, nil)
 	listenOn(t, n.to, ":443")
+	inside(t, n.router, func() {
+		complain(t, n.router, "10.99.0.1/32", "fd99::1/128", map[bool]probe.ICMP{false: {Type: 3, Code: 1}, true: {Type: 1, Code: 3}})
+	})
 	want := map[string]probe.Outcome{
 		at(n.to.Addr4(), 443): probe.Open, at(n.to.Addr6(), 443): probe.Open,
 		at(n.to.Addr4(), 444): probe.Closed, at(n.to.Addr6(), 444): probe.Closed,

@@ -176,7 +176,7 @@ func TestWhatARouterSaysIsUnreachable(t *testing.T) {
 		t.Run(c.address, func(t *testing.T) {
 			inside(t, n.from, func() {
 				defaultRoutes(t)
-				rs := do(t, start(t, Config{}), spec(t, 2, c.address))
+				rs := do(t, start(t, Config{}), spec(t, 1, c.address)) // the kernel limits how many errors it sends
 				for _, r := range rs {
 					if r.Outcome != probe.Unreachable || r.ICMP == nil || r.ICMP.Type != c.typ || r.ICMP.Code != c.code || r.RTT != 0 {
 						t.Errorf("%v %s %+v", r.Outcome, r.Err, r.ICMP)

@@ -564,7 +564,7 @@ type Result struct {
 	LocalPort uint32  `protobuf:"varint,6,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
 	Outcome   Outcome `protobuf:"varint,7,opt,name=outcome,proto3,enum=synmesh.v1.Outcome" json:"outcome,omitempty"`
 	// SYN to answer; there for OUTCOME_OPEN and OUTCOME_CLOSED only. Of several
-	// SYNs, only if the answer is to the last for certain (LOST_SYN).
+	// SYNs, only if it is certain which was answered, and at once.
 	Rtt *durationpb.Duration `protobuf:"bytes,8,opt,name=rtt,proto3" json:"rtt,omitempty"`
 	// SYNs sent.
 	Attempts uint32 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
