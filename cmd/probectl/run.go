@@ -63,7 +63,7 @@ The agents that --from selects do the measuring, as in --from dc=nyc or
 	fs.StringVar(&f.from, "from", "", "agents that measure, as KEY=VALUE or NAME, with commas for 'and' (all)")
 	fs.IntVarP(&f.count, "count", "c", 5, "probes of each target and flow; 0 goes on until interrupted")
 	fs.VarP(&f.interval, "interval", "i", "time between two probes of one target and flow")
-	fs.VarP(&f.timeout, "timeout", "W", "how long an answer is waited for")
+	fs.VarP(&f.timeout, "timeout", "W", "how long an answer is waited for; at most 0.95 s in mode connect")
 	fs.BoolVarP(&f.v4, "ipv4", "4", false, "use IPv4 only")
 	fs.BoolVarP(&f.v6, "ipv6", "6", false, "use IPv6 only")
 	fs.IntVar(&f.flows, "flows", 1, "source ports to probe each target from")

@@ -45,6 +45,9 @@ func (a *app) runHere(ctx context.Context, spec probe.Spec, pcap string, r *runR
 	}
 	if spec.Mode == probe.Connect {
 		here()
+		if spec.Timeout > connect.MaxWait {
+			fmt.Fprintf(a.err, "mode connect waits %v for an answer, not %v: then the kernel would send the SYN again\n", connect.MaxWait, spec.Timeout)
+		}
 		return connect.New(connect.Config{}).Do(ctx, spec, emit)
 	}
 	e, err := openEngine()

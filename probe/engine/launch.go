@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/probe/rawsock"
+)
+
+// launch begins the probes of the batch: those whose target cannot be probed
+// have failed at once, the others get their first SYN.
+func (t *task) launch(now reading) {
+	if len(t.batch) == 0 {
+		return
+	}
+	e := t.engine
+	kept := t.batch[:0]
+	for _, f := range t.batch {
+		err := f.target.unknown
+		if err == nil && f.target.way == nil {
+			f.target.way, err = e.route(f.target, &t.spec.Sending)
+		}
+		if err == nil {
+			f.way = f.target.way
+			e.mu.Lock()
+			if t.spec.Mode == probe.Full {
+				if err = e.busy(f); err == nil {
+					e.conns[f.pair()] = f
+				}
+			}
+			if err == nil {
+				if before := t.latest[f.slot]; before != nil && !before.done {
+					f.behind = e.overlap(f.pair())
+				}
+				t.latest[f.slot] = f
+				e.enter(f)
+			}
+			e.mu.Unlock()
+		}
+		if err != nil {
+			t.fail(f, now, err)
+			continue
+		}
+		kept = append(kept, f)
+	}
+	t.batch = kept
+	t.transmit()
+}
+
+// overlap returns what flights of the pair share. The lock is held.
+func (e *Engine) overlap(p pair) *overlap {
+	o := e.overlaps[p]
+	if o == nil {
+		o = &overlap{}
+		e.overlaps[p] = o
+	}
+	return o
+}
+
+// transmit sends a SYN of each flight in the batch, the first or another.
+func (t *task) transmit() {
+	if len(t.batch) == 0 {
+		return
+	}
+	e := t.engine
+	called := e.clock()
+	t.segments, t.datagrams = t.segments[:0], t.datagrams[:0]
+	e.mu.Lock()
+	t.batch = slices.DeleteFunc(t.batch, func(f *flight) bool { return f.answer.outcome != 0 }) // at this moment
+	for _, f := range t.batch {
+		tsval, at := e.nextTSVal(), len(t.segments)
+		f.syns = append(f.syns, transmission{tsval: tsval, called: called})
+		t.segments = f.way.template.Append(t.segments, f.local, f.isn, tsval)
+		t.datagrams = append(t.datagrams, t.datagram(f, t.segments[at:]))
+	}
+	e.mu.Unlock()
+	for _, f := range t.batch {
+		f.stage = len(f.syns) - 1
+		t.stages[f.stage].push(f, called.mono)
+	}
+	var sent uint64
+	for rest := 0; rest < len(t.batch); {
+		n, err := e.sendSome(t.datagrams[rest:])
+		sent += uint64(n)
+		if rest += n; err != nil {
+			t.refused(t.batch[rest], err)
+			rest++
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stats.Sent += sent
+	for _, s := range e.stamps {
+		if s.awaited.Load() > stampsHeld {
+			e.settle() // so that stamps never outgrow their buffer
+		}
+	}
+}
+
+// stampsHeld is how many stamps may lie unread.
+const stampsHeld = 512
+
+// datagram says how a segment is to leave.
+func (t *task) datagram(f *flight, segment []byte) rawsock.Datagram {
+	s := &t.spec.Sending
+	return rawsock.Datagram{Src: f.way.src, Dst: f.target.remote.Addr(), Interface: f.way.device, TTL: s.TTL, TOS: s.DSCP << 2, Segment: segment}
+}
+
+// sendSome sends the datagrams of the first one's family that stand together.
+func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
+	family := 0
+	if ds[0].Dst.Is6() {
+		family = 1
+	}
+	n := 1
+	for n < len(ds) && ds[n].Dst.Is6() == ds[0].Dst.Is6() {
+		n++
+	}
+	if e.senders[family] == nil {
+		return 0, errors.New("this host has no IPv6")
+	}
+	awaited := &e.stamps[family].awaited
+	awaited.Add(int64(n)) // before an answer can be there
+	sent, err := e.senders[family].Send(ds[:n])
+	awaited.Add(int64(sent - n))
+	return sent, err
+}
+
+// refused hands over a probe that the kernel would not send, unless an earlier
+// SYN of it has been answered at this moment.
+func (t *task) refused(f *flight, err error) {
+	t.engine.mu.Lock()
+	answered := f.answer.outcome != 0
+	t.engine.mu.Unlock()
+	if !answered {
+		t.drop(f, err)
+	}
+}
+
+// drop hands over a probe that cannot go on. The address or the route may have
+// gone, so the way is looked up anew.
+func (t *task) drop(f *flight, err error) {
+	e := t.engine
+	e.mu.Lock()
+	e.leave(f)
+	e.mu.Unlock()
+	t.fail(f, f.syns[0].called, err)
+	f.target.way = nil
+}
+
+// fail hands over a probe that could not be done.
+func (t *task) fail(f *flight, now reading, err error) {
+	r := t.blank(f)
+	r.Attempts = max(0, len(f.syns)-1)
+	r.Time, r.Outcome, r.Err = time.Unix(0, now.wall), probe.Error, err.Error()
+	t.handOver(f, &r)
+}
