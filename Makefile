@@ -38,7 +38,7 @@ demo: build ## build everything and watch it measure a small network of its own
 	bin/demo $(DEMOFLAGS)
 
 .PHONY: bench
-bench: ## measure accuracy, rate and cost, beside those peers that are installed (BENCHFLAGS=-quick)
+bench: build ## measure accuracy, rate and cost, beside those peers that are installed (BENCHFLAGS=-quick)
 	go build $(BUILDFLAGS) -o bin/ ./internal/lab/bench
 	bin/bench $(BENCHFLAGS)
 
@@ -46,6 +46,12 @@ bench: ## measure accuracy, rate and cost, beside those peers that are installed
 .PHONY: test
 test: ## run all tests, as root or not
 	go test -count=1 $(TESTFLAGS) ./...
+
+.PHONY: torture
+torture: ## the long proofs: 1,000 kills, 10 million forged answers, a parted fleet, 1,000 agents
+	SYNMESH_TORTURE=1 nice go test -count=1 -v -timeout 30m -run 'Torture|TenMillion' ./internal/gossip ./probe/engine
+	SYNMESH_KILLS=1000 nice go test -count=1 -v -timeout 2h ./internal/oracle
+	SYNMESH_TORTURE=1 go test -count=1 -v -timeout 30m -run Swarm ./internal/lab/swarm
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (60s)

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,8 +20,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/synmesh/synmesh/controller/api/apitest"
+	"github.com/synmesh/synmesh/controller/api/enrolments"
 	"github.com/synmesh/synmesh/internal/convert"
 	"github.com/synmesh/synmesh/internal/gossip"
+	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/internal/lab"
 	"github.com/synmesh/synmesh/probe"
 	"github.com/synmesh/synmesh/probe/engine"
@@ -54,11 +58,61 @@ func loopbackUp() error {
 // patience is how long anything may take.
 const patience = 10 * time.Second
 
-func config() Config {
-	return Config{
-		Name: "fra-1", Labels: map[string]string{"dc": "fra"}, Version: "v1", Controllers: []string{"127.0.0.1:1"},
-		Responder: "127.0.0.1:0", Insecure: true,
+// config is that of fra-1, a member of the fleet.
+func config(t *testing.T, m *apitest.Members) Config {
+	t.Helper()
+	dir := t.TempDir()
+	if m != nil {
+		enrol(t, m, dir)
 	}
+	return Config{
+		StateDir: dir, Spread: 100 * time.Millisecond,
+		Labels: map[string]string{"dc": "fra"}, Version: "v1", Controllers: []string{"127.0.0.1:1"},
+		Responder: "127.0.0.1:0",
+	}
+}
+
+// enrol puts a certificate of fra-1 into a state folder.
+func enrol(t *testing.T, m *apitest.Members, dir string) {
+	t.Helper()
+	admin := identity.Identity{Fleet: m.CA.Fleet(), Kind: identity.User, Role: identity.Admin, Name: "alice"}
+	token, _, err := m.CreateToken(admin, "fra-1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := identity.OpenFolder(identityFolder(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	key, err := f.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.Enrol(token.Hash(), "", &key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := files(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Accept(identity.Issued{Generation: e.Generation, Chain: e.Chain, Roots: m.CA.Roots(), Files: files}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// gossipKey is what the fleet of these tests gossips with.
+var gossipKey = []byte("0123456789abcdef0123456789abcdef")
+
+func files(m *apitest.Members) (map[string][]byte, error) {
+	s := gossip.Secrets{Keys: gossip.Keys{Primary: gossipKey}, Trusted: []ed25519.PublicKey{m.CA.Announcer().Public().(ed25519.PublicKey)}}
+	text, err := s.Encode()
+	return map[string][]byte{gossip.SecretsFile: text}, err
+}
+
+func sign(m *apitest.Members, p gossip.Peer) (gossip.Announcement, error) {
+	return gossip.Announce(p, m.CA.Fleet(), time.Now().Add(time.Hour), m.CA.Announcer())
 }
 
 func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
@@ -72,9 +126,10 @@ func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"plaintext that nobody allowed", func(c *Config) { c.Insecure = false }, "allow it with --insecure"},
-		{"no name", func(c *Config) { c.Name = "" }, `name "": the name is missing`},
-		{"a name with a space", func(c *Config) { c.Name = "fra 1" }, `' ' is not allowed in a name`},
+		{"no certificate", func(c *Config) { c.StateDir = t.TempDir() }, "holds no certificate: make a token with `probectl token create --agent NAME`, and give it to `probe-agent enroll`"},
+		{"files of an own PKI that are not there", func(c *Config) { c.TLS.Certificate = "/nowhere/tls.crt" }, "/nowhere/tls.crt: no such file"},
+		{"nowhere to keep results", func(c *Config) { c.StateDir = "" }, "name one with --state"},
+		{"a folder that is a file", func(c *Config) { c.StateDir = "/dev/null" }, "/dev/null: not a directory"},
 		{"a label that stands for the name", func(c *Config) { c.Labels = map[string]string{"name": "x"} }, "stands for the agent's name"},
 		{"nobody to talk to", func(c *Config) { c.Controllers = nil }, "name one with --controller or --join"},
 		{"a controller that is no address", func(c *Config) { c.Controllers = []string{"127.0.0.1"} }, "127.0.0.1: missing port"},
@@ -86,7 +141,7 @@ func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := config()
+			cfg := config(t, apitest.NewMembers(t))
 			tt.change(&cfg)
 			_, err := New(cfg)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -104,7 +159,7 @@ func TestNewGivesThePortBackWhenItFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := config()
+	cfg := config(t, apitest.NewMembers(t))
 	cfg.Responder = l.Addr().String()
 	cfg.Engine.Ports = rawsock.PortRange{First: 2, Last: 1}
 	if err := l.Close(); err != nil {
@@ -125,9 +180,11 @@ func TestNewGivesThePortBackWhenItFails(t *testing.T) {
 type controller struct {
 	synmeshv1.UnimplementedAgentServiceServer
 	t         *testing.T
+	members   *apitest.Members
 	address   string
 	sessions  chan *link
 	receivers sync.WaitGroup
+	follow    func(ctx context.Context, agent, version string) (string, map[string][]byte, error)
 }
 
 // link is the controller's end of a session, to be used by the test.
@@ -140,12 +197,29 @@ type link struct {
 
 func startController(t *testing.T) *controller {
 	t.Helper()
+	return startControllerOf(t, apitest.NewMembers(t))
+}
+
+func startControllerOf(t *testing.T, m *apitest.Members) *controller {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controller{t: t, address: l.Addr().String(), sessions: make(chan *link)}
-	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	c := &controller{t: t, members: m, address: l.Addr().String(), sessions: make(chan *link)}
+	c.follow = func(ctx context.Context, _, version string) (string, map[string][]byte, error) {
+		<-ctx.Done()
+		return version, nil, ctx.Err()
+	}
+	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.Creds(identity.ServerCredentials(c.members.Self)))
+	enrolments.Register(server, enrolments.Config{
+		Registry: c.members.Registry, Roots: c.members.CA.Roots(),
+		Files: func() (map[string][]byte, error) { return files(c.members) },
+		Sign:  func(p gossip.Peer) (gossip.Announcement, error) { return sign(c.members, p) },
+		Follow: func(ctx context.Context, agent, version string) (string, map[string][]byte, error) {
+			return c.follow(ctx, agent, version)
+		},
+	})
 	synmeshv1.RegisterAgentServiceServer(server, c)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -220,6 +294,16 @@ func (s *link) recv() *synmeshv1.SessionRequest {
 	return nil
 }
 
+// report waits for the next report.
+func (s *link) report() *synmeshv1.Report {
+	s.t.Helper()
+	for {
+		if r := s.recv().GetReport(); r != nil {
+			return r
+		}
+	}
+}
+
 // results acknowledges reports until there are so many results of the source,
 // or the end of the run of that name.
 func (s *link) results(source string, n int) (rs []probe.Result, end *synmeshv1.RunEnd) {
@@ -243,7 +327,7 @@ func (s *link) results(source string, n int) (rs []probe.Result, end *synmeshv1.
 			}
 		}
 		s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Acknowledge{
-			Acknowledge: &synmeshv1.Acknowledge{Sequence: r.GetSequence()}}})
+			Acknowledge: &synmeshv1.Acknowledge{Epoch: r.GetEpoch(), Sequence: r.GetSequence()}}})
 	}
 	return rs, end
 }
@@ -304,7 +388,7 @@ func TestAnAgentCarriesOutWhatAControllerAsksFor(t *testing.T) {
 	}
 
 	c := startController(t)
-	cfg := config()
+	cfg := config(t, c.members)
 	cfg.Controllers = []string{c.address}
 	cfg.Engine.Stamping = engine.Tap
 	stop := start(t, cfg)
@@ -355,27 +439,28 @@ func TestAnAgentCarriesOutWhatAControllerAsksFor(t *testing.T) {
 // What nobody has acknowledged is sent again, under the same numbers.
 func TestAnAgentComesBackWithWhatIsNotStored(t *testing.T) {
 	c := startController(t)
-	cfg := config()
+	cfg := config(t, c.members)
 	cfg.Controllers = []string{c.address}
 	start(t, cfg)
 	s, hello := c.accept()
 	s.send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_StartRun{StartRun: &synmeshv1.StartRun{Run: "runs/a", Spec: &synmeshv1.ProbeSpec{}}}})
-	first := s.recv().GetReport()
+	first := s.report()
 	s.hangUp()
 
 	s, again := c.accept()
-	second := s.recv().GetReport()
+	second := s.report()
 	if first == nil || second.GetSequence() != first.GetSequence() || second.GetEpoch() != again.GetEpoch() || again.GetEpoch() != hello.GetEpoch() {
 		t.Errorf("sent were %v, and in the next session %v", first, second)
 	}
 }
 
-func TestAnAgentFindsItsControllerByGossip(t *testing.T) {
-	c := startController(t)
-	local := netip.MustParseAddr("127.0.0.1")
+// startGossip is a controller's part in the gossip.
+func startGossip(t *testing.T, c *controller) *gossip.Gossip {
+	t.Helper()
+	self := gossip.Peer{Name: "controller-1", Role: gossip.Controller, GRPC: c.address}
 	g, err := gossip.New(gossip.Config{
-		Self: gossip.Peer{Name: "controller-1", Role: gossip.Controller, GRPC: c.address}, Listen: netip.AddrPortFrom(local, 0), Insecure: true,
-		Logger: slog.New(slog.DiscardHandler),
+		Self: self, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Logger: slog.New(slog.DiscardHandler), Keys: gossip.Keys{Primary: gossipKey},
+		Fleet: c.members.CA.Fleet(), Trusted: []ed25519.PublicKey{c.members.CA.Announcer().Public().(ed25519.PublicKey)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -389,11 +474,30 @@ func TestAnAgentFindsItsControllerByGossip(t *testing.T) {
 			t.Errorf("gossip: %v", err)
 		}
 	})
+	if self.Addr, err = g.Addr(ctx); err != nil {
+		t.Fatal(err)
+	}
+	announcement, err := sign(c.members, self)
+	if err == nil {
+		err = g.SetAnnouncement(announcement)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func TestAnAgentFindsItsControllerByGossip(t *testing.T) {
+	c := startController(t)
+	local := netip.MustParseAddr("127.0.0.1")
+	g := startGossip(t, c)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	seed, err := g.Addr(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := config()
+	cfg := config(t, c.members)
 	cfg.Controllers = nil
 	cfg.Gossip = gossip.Config{Listen: netip.AddrPortFrom(local, 0), Seeds: []string{seed.String()}}
 	stop := start(t, cfg)

@@ -16,11 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/synmesh/synmesh/controller/api"
+	"github.com/synmesh/synmesh/controller/catalogue"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/controller/history"
-	"github.com/synmesh/synmesh/controller/plan"
+	"github.com/synmesh/synmesh/controller/registry"
 	"github.com/synmesh/synmesh/internal/gossip"
+	"github.com/synmesh/synmesh/internal/identity"
+	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
 // DefaultListen is where agents and operators connect.
@@ -29,7 +32,7 @@ const DefaultListen = ":7400"
 // Config says where a controller listens and keeps its data. Name and DataDir
 // must be given.
 type Config struct {
-	// Name is unique among all that gossip.
+	// Name is unique among all that gossip. With an own PKI it is that of the certificate.
 	Name string
 	// DataDir is a folder of the controller's own.
 	DataDir string
@@ -39,31 +42,32 @@ type Config struct {
 	Listen string
 	// Advertise is the address that others reach this host at; if it is not
 	// valid, the one this host uses towards a seed or the world.
-	Advertise    netip.Addr
-	Gossip       gossip.Config
-	Measurements []plan.Measurement
-	// Insecure must be set: everything is said in plaintext, to anybody.
-	Insecure bool
-	Logger   *slog.Logger // nil discards
+	Advertise netip.Addr
+	Gossip    gossip.Config
+	// Measurements are planned besides those that people store; nobody can
+	// change them. See measurement.ReadFile.
+	Measurements []*synmeshv1.Measurement
+	// TLS names the files of an own PKI. Without a Certificate there, the
+	// controller is a CA itself, which it makes on its first start.
+	TLS    identity.FilesConfig
+	Logger *slog.Logger // nil discards
 }
-
-// ErrPlaintext is returned as long as there is nothing but plaintext to be had.
-var ErrPlaintext = errors.New("connections are plaintext, and anybody may read and command them: allow it with --insecure")
 
 // Controller is a controller whose port is open.
 type Controller struct {
 	cfg      Config
+	self     gossip.Peer
+	trust    *trust
+	herald   *herald
 	listener net.Listener
 	history  *history.Store
+	registry *registry.Registry
 	fleet    *fleet.Fleet
 	gossip   *gossip.Gossip
 }
 
 // New checks the configuration, opens the history and listens. Run must be called after it.
 func New(cfg Config) (*Controller, error) {
-	if !cfg.Insecure {
-		return nil, ErrPlaintext
-	}
 	if cfg.DataDir == "" {
 		return nil, errors.New("no folder for the data is given; name one with --data")
 	}
@@ -81,6 +85,21 @@ func New(cfg Config) (*Controller, error) {
 }
 
 func (c *Controller) open() (err error) {
+	if c.trust, err = c.openTrust(); err != nil {
+		return err
+	}
+	c.registry, err = registry.Open(c.trust.registry(registry.Config{Dir: filepath.Join(c.cfg.DataDir, "registry"), Logger: c.cfg.Logger}))
+	if err != nil {
+		return err
+	}
+	if c.herald, err = openHerald(c.cfg.DataDir, c.trust, c.cfg.Logger); err != nil {
+		return err
+	}
+	c.herald.record = c.registry.Record
+	c.herald.barred = func(agent string) bool {
+		a, err := c.registry.Agent(agent)
+		return err == nil && (a.Banned != nil || a.Locked != nil)
+	}
 	if c.listener, err = net.Listen("tcp", c.cfg.Listen); err != nil {
 		return fmt.Errorf("gRPC: %w", err)
 	}
@@ -90,7 +109,10 @@ func (c *Controller) open() (err error) {
 	c.history, err = history.Open(history.Config{
 		Dir: filepath.Join(c.cfg.DataDir, "history"), Retention: c.cfg.Retention, Logger: c.cfg.Logger,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return c.welcomeOperator()
 }
 
 func (c *Controller) newGossip() (*gossip.Gossip, error) {
@@ -103,10 +125,11 @@ func (c *Controller) newGossip() (*gossip.Gossip, error) {
 		}
 	}
 	port := c.listener.Addr().(*net.TCPAddr).Port
+	c.self = gossip.Peer{Name: c.trust.self.Name, Role: gossip.Controller, GRPC: net.JoinHostPort(at.String(), strconv.Itoa(port))}
 	g := c.cfg.Gossip
-	g.Self = gossip.Peer{Name: c.cfg.Name, Role: gossip.Controller, GRPC: net.JoinHostPort(at.String(), strconv.Itoa(port))}
-	g.Advertise = netip.AddrPortFrom(at, g.Listen.Port())
-	g.Insecure, g.Logger = c.cfg.Insecure, c.cfg.Logger
+	secrets := c.herald.secrets()
+	g.Self, g.Fleet, g.Keys, g.Trusted = c.self, c.herald.fleet, secrets.Keys, secrets.Trusted
+	g.Advertise, g.Logger = netip.AddrPortFrom(at, g.Listen.Port()), c.cfg.Logger
 	return gossip.New(g)
 }
 
@@ -118,6 +141,9 @@ func (c *Controller) close() error {
 	if c.history != nil {
 		errs = append(errs, c.history.Close())
 	}
+	if c.registry != nil {
+		errs = append(errs, c.registry.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -128,7 +154,13 @@ func (c *Controller) Addr() net.Addr { return c.listener.Addr() }
 // controller cannot go on. The history outlives the server, so that what was
 // taken in is stored.
 func (c *Controller) Run(ctx context.Context) (err error) {
-	server, err := api.New(api.Config{Fleet: c.fleet, Feed: feed.New(), History: c.history, Logger: c.cfg.Logger})
+	measurements := catalogue.New(c.cfg.Measurements, c.registry)
+	tables := newTimetables(c.fleet, measurements, c.cfg.Logger)
+	server, err := api.New(api.Config{
+		Fleet: c.fleet, Feed: feed.New(), History: c.history, Catalogue: measurements, Plan: tables.Plan,
+		Identity: c.trust.source, Registry: c.registry, Roots: c.trust.roots(), Files: c.herald.files, Sign: c.herald.sign,
+		Follow: c.herald.follow, Keys: c.herald, Logger: c.cfg.Logger,
+	})
 	if err != nil {
 		return errors.Join(err, c.close())
 	}
@@ -137,34 +169,17 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	go func() { stored <- c.history.Run(keep) }()
 	defer func() {
 		release()
-		err = errors.Join(err, <-stored, c.history.Close())
+		err = errors.Join(err, <-stored, c.history.Close(), c.registry.Close())
 	}()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx, c.listener) })
 	g.Go(func() error { return c.gossip.Run(ctx) })
 	g.Go(func() error { return c.followGossip(ctx) })
-	tables := &timetables{fleet: c.fleet, measurements: c.cfg.Measurements}
+	g.Go(func() error { return c.announce(ctx) })
+	g.Go(func() error { return c.herald.run(ctx, c.gossip.SetKeys) })
+	g.Go(func() error { return c.trust.run(ctx, c) })
 	g.Go(func() error { return tables.run(ctx) })
 	c.cfg.Logger.Info("controller ready", "grpc", c.Addr(), "measurements", len(c.cfg.Measurements))
 	return g.Wait()
-}
-
-// followGossip shows the fleet who gossip tells of.
-func (c *Controller) followGossip(ctx context.Context) error {
-	for {
-		changed := c.gossip.Changed()
-		var agents []fleet.Agent
-		for _, p := range c.gossip.Peers() {
-			if p.Role == gossip.Agent {
-				agents = append(agents, fleet.Agent{Name: p.Name, Labels: p.Labels, Responder: p.Responder})
-			}
-		}
-		c.fleet.SetGossiped(agents)
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

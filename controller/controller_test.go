@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,15 +13,19 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/synmesh/synmesh/controller/api/apitest"
-	"github.com/synmesh/synmesh/controller/plan"
 	"github.com/synmesh/synmesh/internal/gossip"
+	"github.com/synmesh/synmesh/internal/identity"
+	"github.com/synmesh/synmesh/internal/identity/contexts"
+	"github.com/synmesh/synmesh/internal/measurement"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// What memberlist asks of a member that has gone ends with the time for it, 5 s.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // patience is how long anything may take.
 const patience = 10 * time.Second
@@ -29,7 +34,7 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 
 func config(dir string) Config {
 	return Config{
-		Name: "controller-1", DataDir: dir, Listen: "127.0.0.1:0", Advertise: loopback, Insecure: true,
+		Name: "controller-1", DataDir: dir, Listen: "127.0.0.1:0", Advertise: loopback,
 		Gossip: gossip.Config{Listen: netip.AddrPortFrom(loopback, 0)},
 	}
 }
@@ -37,8 +42,10 @@ func config(dir string) Config {
 // running is a controller and a connection to it.
 type running struct {
 	*Controller
-	conn *grpc.ClientConn
-	stop func() // once
+	admin  *identity.Credentials
+	agents map[string]*identity.Credentials
+	conn   *grpc.ClientConn // the admin's
+	stop   func()           // once
 }
 
 // start runs a controller until the test ends or stop is called.
@@ -51,11 +58,8 @@ func start(t *testing.T, cfg Config) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(ctx) }()
-	conn, err := grpc.NewClient(c.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{c, conn, sync.OnceFunc(func() {
+	r := &running{Controller: c, agents: make(map[string]*identity.Credentials)}
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-ran:
@@ -65,17 +69,25 @@ func start(t *testing.T, cfg Config) *running {
 		case <-time.After(patience):
 			t.Error("the controller does not end")
 		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-	})}
+	})
 	t.Cleanup(r.stop)
+	saved, err := contexts.Read(filepath.Join(cfg.DataDir, "operator.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.admin, err = saved.Credentials(); err != nil {
+		t.Fatal(err)
+	}
+	r.conn = apitest.DialAs(t, c.Addr().String(), r.admin)
 	return r
 }
 
 func (r *running) join(t *testing.T, name string) (*apitest.Agent, uint64) {
 	t.Helper()
-	return apitest.Join(t, r.conn, &synmeshv1.Hello{Name: name, Labels: map[string]string{"dc": name[:3]}, Epoch: 5, Responder: "10.0.0.1:7401"})
+	if r.agents[name] == nil {
+		r.agents[name] = apitest.Enrol(t, r.Addr().String(), r.admin, name)
+	}
+	return apitest.Join(t, apitest.DialAs(t, r.Addr().String(), r.agents[name]), &synmeshv1.Hello{Name: name, Labels: map[string]string{"dc": name[:3]}, Epoch: 5, Responder: "10.0.0.1:7401"})
 }
 
 // list returns the results stored of a source.
@@ -99,7 +111,7 @@ func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"plaintext that nobody allowed", func(c *Config) { c.Insecure = false }, "allow it with --insecure"},
+		{"files of an own PKI that are not there", func(c *Config) { c.TLS.Certificate = "/nowhere/tls.crt" }, "/nowhere/tls.crt: no such file"},
 		{"nowhere to keep the data", func(c *Config) { c.DataDir = "" }, "name one with --data"},
 		{"a port that is taken", func(c *Config) { c.Listen = taken.Addr().String() }, taken.Addr().String() + ": bind: address already in use"},
 		{"a name that cannot be told", func(c *Config) { c.Name = "controller 1" }, "' ' is not allowed"},
@@ -168,7 +180,9 @@ func TestWhatIsStoredOutlivesTheController(t *testing.T) {
 		t.Error("the session has not ended")
 	}
 
+	before := c.agents
 	c = start(t, config(dir))
+	c.agents = before
 	if a, sequence = c.join(t, "fra-1"); sequence != 3 {
 		t.Errorf("the welcome after the restart says %d, want 3", sequence)
 	}
@@ -185,7 +199,15 @@ func TestWhatIsStoredOutlivesTheController(t *testing.T) {
 }
 
 func TestMeasurementsReachTheAgents(t *testing.T) {
-	ms, err := parseMeasurements([]byte(example))
+	ms, err := measurement.Read([]byte(`measurements:
+- name: mesh
+  mesh: {}
+- name: web
+  sources: dc in (fra,nyc),!canary
+  targets: {targets: ["db.fra:5432", "10.0.0.2:22,80"]}
+- name: some
+  mesh: {selector: dc=fra}
+`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,14 +222,38 @@ func TestMeasurementsReachTheAgents(t *testing.T) {
 		for _, e := range m.GetTimetable().GetEntries() {
 			sources[e.GetSource()] = len(e.GetSpec().GetTargets())
 		}
-		if sources[plan.Prefix+"mesh"] == 0 { // planned before the other came
+		if sources[measurement.Prefix+"mesh"] == 0 { // planned before the other came
 			continue
 		}
-		if len(sources) != 2 || sources[plan.Prefix+"mesh"] != 1 || sources[plan.Prefix+"web"] != 3 {
+		if len(sources) != 2 || sources[measurement.Prefix+"mesh"] != 1 || sources[measurement.Prefix+"web"] != 3 {
 			t.Errorf("fra-1 is to do %v", sources)
 		}
 		return
 	}
+}
+
+// What is applied reaches the agents, and is there after a restart.
+func TestStoredMeasurementsOutliveTheController(t *testing.T) {
+	dir := t.TempDir()
+	c := start(t, config(dir))
+	a, _ := c.join(t, "fra-1")
+	given := &synmeshv1.Measurement{Name: "web", Destination: &synmeshv1.Measurement_Targets{Targets: &synmeshv1.TargetList{Targets: []string{"db.fra:5432"}}}}
+	request := &synmeshv1.ApplyMeasurementsRequest{Measurements: []*synmeshv1.Measurement{given}}
+	if _, err := synmeshv1.NewMeasurementServiceClient(c.conn).ApplyMeasurements(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	told := func(a *apitest.Agent) {
+		for {
+			if es := a.Recv().GetTimetable().GetEntries(); len(es) == 1 && es[0].GetSource() == measurement.Prefix+"web" {
+				return
+			}
+		}
+	}
+	told(a)
+	c.stop()
+	c = start(t, config(dir))
+	a, _ = c.join(t, "fra-1")
+	told(a)
 }
 
 func TestWhomGossipTellsOfIsShown(t *testing.T) {
@@ -218,9 +264,19 @@ func TestWhomGossipTellsOfIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	self := gossip.Peer{Name: "sin-1", Role: gossip.Agent, Labels: map[string]string{"dc": "sin"}, Responder: "10.0.0.3:7401"}
+	enrolments := synmeshv1.NewEnrolmentServiceClient(apitest.DialAs(t, c.Addr().String(), apitest.Enrol(t, c.Addr().String(), c.admin, "sin-1")))
+	keys, err := enrolments.Announce(ctx, &synmeshv1.AnnounceRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := gossip.DecodeSecrets(keys.GetFiles()[gossip.SecretsFile])
+	if err != nil {
+		t.Fatal(err)
+	}
 	g, err := gossip.New(gossip.Config{
-		Self:   gossip.Peer{Name: "sin-1", Role: gossip.Agent, Labels: map[string]string{"dc": "sin"}, Responder: "10.0.0.3:7401"},
-		Listen: netip.AddrPortFrom(loopback, 0), Seeds: []string{at.String()}, Insecure: true, Logger: slog.New(slog.DiscardHandler),
+		Self: self, Keys: secrets.Keys, Trusted: secrets.Trusted, Fleet: c.trust.self.Fleet,
+		Listen: netip.AddrPortFrom(loopback, 0), Seeds: []string{at.String()}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -233,6 +289,17 @@ func TestWhomGossipTellsOfIsShown(t *testing.T) {
 			t.Errorf("gossip: %v", err)
 		}
 	})
+	mine, err := g.Addr(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err := enrolments.Announce(ctx, &synmeshv1.AnnounceRequest{Gossip: mine.String(), Responder: self.Responder, Labels: self.Labels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.SetAnnouncement(told.GetAnnouncement()); err != nil {
+		t.Fatal(err)
+	}
 	peers, err := g.Wait(ctx, func(ps []gossip.Peer) bool { return len(ps) == 1 })
 	if err != nil {
 		t.Fatal(err)

@@ -3,30 +3,36 @@ package controller
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/synmesh/synmesh/controller/api/apitest"
+	"github.com/synmesh/synmesh/controller/catalogue"
 	"github.com/synmesh/synmesh/controller/fleet"
-	"github.com/synmesh/synmesh/controller/plan"
+	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
+func mesh(name string) *synmeshv1.Measurement {
+	return &synmeshv1.Measurement{Name: name, Destination: &synmeshv1.Measurement_Mesh{Mesh: &synmeshv1.Mesh{}}}
+}
+
 // planned runs timetables over a mesh, in a bubble of synctest.
-func planned(t *testing.T, f func(*fleet.Fleet)) {
+func planned(t *testing.T, f func(*fleet.Fleet, *apitest.Measurements)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m, err := plan.Parse(&synmeshv1.Measurement{Name: "mesh", Destination: &synmeshv1.Measurement_Mesh{Mesh: &synmeshv1.Mesh{}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		tables := &timetables{fleet: fleet.New(), measurements: []plan.Measurement{m}}
+		store := apitest.NewMeasurements(mesh("mesh"))
+		tables := newTimetables(fleet.New(), catalogue.New(nil, store), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan error, 1)
 		go func() { ran <- tables.run(ctx) }()
 		synctest.Wait()
-		f(tables.fleet)
+		f(tables.fleet, store)
 		cancel()
 		if err := <-ran; err != nil {
 			t.Errorf("run: %v", err)
@@ -66,7 +72,7 @@ func wantTables(t *testing.T, s *fleet.Session, last *uint64, want ...string) {
 }
 
 func TestTimetablesFollowTheFleet(t *testing.T) {
-	planned(t, func(f *fleet.Fleet) {
+	planned(t, func(f *fleet.Fleet, _ *apitest.Measurements) {
 		var seen uint64
 		fra := connect(f, "fra-1")
 		time.Sleep(settle)
@@ -88,7 +94,7 @@ func TestTimetablesFollowTheFleet(t *testing.T) {
 }
 
 func TestACrowdThatJoinsIsPlannedOnce(t *testing.T) {
-	planned(t, func(f *fleet.Fleet) {
+	planned(t, func(f *fleet.Fleet, _ *apitest.Measurements) {
 		seen := new(uint64)
 		fra := connect(f, "fra-1")
 		for i := range 20 {
@@ -110,7 +116,7 @@ func TestACrowdThatJoinsIsPlannedOnce(t *testing.T) {
 }
 
 func TestWhoIsForgottenIsNoLongerProbed(t *testing.T) {
-	planned(t, func(f *fleet.Fleet) {
+	planned(t, func(f *fleet.Fleet, _ *apitest.Measurements) {
 		var seen uint64
 		fra, nyc := connect(f, "fra-1"), connect(f, "nyc-1")
 		nyc.End("gone")
@@ -118,5 +124,67 @@ func TestWhoIsForgottenIsNoLongerProbed(t *testing.T) {
 		wantTables(t, fra, &seen, "nyc-1")
 		time.Sleep(refresh + settle)
 		wantTables(t, fra, &seen, "")
+	})
+}
+
+func TestTimetablesFollowTheMeasurements(t *testing.T) {
+	planned(t, func(f *fleet.Fleet, store *apitest.Measurements) {
+		var seen uint64
+		fra := connect(f, "fra-1")
+		connect(f, "nyc-1").End("gone") // and is probed
+		time.Sleep(settle)
+		wantTables(t, fra, &seen, "nyc-1")
+		change := func(put []*synmeshv1.Measurement, remove ...string) {
+			t.Helper()
+			if err := store.ChangeMeasurements(t.Context(), identity.Identity{}, put, remove); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(settle)
+		}
+		ends := mesh("more")
+		ends.ExpireTime = timestamppb.New(time.Now().Add(10 * time.Second))
+		change([]*synmeshv1.Measurement{ends})
+		wantTables(t, fra, &seen, "nyc-1 nyc-1")
+		change(nil, "mesh")
+		wantTables(t, fra, &seen, "nyc-1")
+		change(nil)
+		wantTables(t, fra, &seen) // nothing has changed for anybody
+		time.Sleep(10 * time.Second)
+		wantTables(t, fra, &seen, "") // it has ended by itself, sooner than at a refresh
+	})
+}
+
+// One that joins is told to those that probe it, and to nobody else.
+func TestWhoIsNotConcernedIsNotToldAgain(t *testing.T) {
+	planned(t, func(f *fleet.Fleet, _ *apitest.Measurements) {
+		var sessions []*fleet.Session
+		for i := range 200 {
+			sessions = append(sessions, connect(f, fmt.Sprintf("fra-%03d", i)))
+		}
+		time.Sleep(settle)
+		synctest.Wait()
+		for _, s := range sessions {
+			for len(s.Queue()) > 0 {
+				<-s.Queue()
+			}
+		}
+		connect(f, "nyc-1")
+		time.Sleep(settle)
+		synctest.Wait()
+		told, probing := 0, 0
+		for _, s := range sessions {
+			if len(s.Queue()) == 0 {
+				continue
+			}
+			told++
+			for _, target := range (<-s.Queue()).GetTimetable().GetEntries()[0].GetSpec().GetTargets() {
+				if target.GetName() == "nyc-1" {
+					probing++
+				}
+			}
+		}
+		if told == 0 || told != probing || told > 100 {
+			t.Errorf("%d of 200 agents were told anew; %d of them probe the new one", told, probing)
+		}
 	})
 }

@@ -78,6 +78,7 @@ type resultJSON struct {
 	Stamp     Stamp       `json:"stamp"`
 	Lateness  seconds     `json:"lateness_seconds"`
 	HostDelay seconds     `json:"host_delay_seconds"`
+	Neighbour bool        `json:"neighbour_lookup,omitempty"`
 	Drops     int         `json:"drops,omitempty"`
 	SYN       *synJSON    `json:"syn,omitempty"`
 	SynAck    *synAckJSON `json:"syn_ack,omitempty"`
@@ -136,7 +137,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	j := resultJSON{
 		Time: at.Format(timeLayout), Agent: r.Agent, Source: r.Source, Target: r.Target,
 		LocalPort: r.LocalPort, Outcome: r.Outcome, Attempts: r.Attempts, Stamp: r.Stamp,
-		Lateness: seconds(r.Lateness), HostDelay: seconds(r.HostDelay), Drops: r.Drops, Err: r.Err,
+		Lateness: seconds(r.Lateness), HostDelay: seconds(r.HostDelay), Neighbour: r.NeighbourLookup, Drops: r.Drops, Err: r.Err,
 	}
 	if r.Remote.IsValid() {
 		j.Remote = r.Remote.String()
@@ -190,7 +191,7 @@ func (r *Result) UnmarshalJSON(b []byte) error {
 	*r = Result{
 		Time: at, Agent: j.Agent, Source: j.Source, Target: j.Target, LocalPort: j.LocalPort,
 		Outcome: j.Outcome, Attempts: j.Attempts, Stamp: j.Stamp, Lateness: time.Duration(j.Lateness),
-		HostDelay: time.Duration(j.HostDelay), Drops: j.Drops, ICMP: (*ICMP)(j.ICMP), Err: j.Err,
+		HostDelay: time.Duration(j.HostDelay), NeighbourLookup: j.Neighbour, Drops: j.Drops, ICMP: (*ICMP)(j.ICMP), Err: j.Err,
 	}
 	if j.SYN != nil {
 		r.SYN = j.SYN.Seq

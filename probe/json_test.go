@@ -60,6 +60,9 @@ func samples() []Result {
 	full.SynAck = &SynAck{Seq: 7, Window: 65535, MSS: 1440, WindowScale: 14, SACKPermitted: true, Timestamps: true, ECN: true, TTL: 57}
 	full.Close = &Close{Ending: Orderly, Ack: 29 * time.Microsecond, Fin: 1200 * time.Microsecond}
 
+	first := open // of a target whose neighbour nobody had spoken to
+	first.NeighbourLookup, first.HostDelay = true, 12*time.Millisecond
+
 	rude := full                                              // closed without a word of the target's
 	rude.RTT, rude.Retry = 0, &Retry{Waited: 3 * time.Second} // which SYN was answered is unknown
 	rude.Close = &Close{Ending: Unclosed}
@@ -69,7 +72,7 @@ func samples() []Result {
 	failed.Err = `lookup db.fra: no such "host"`
 	failed.Lateness, failed.HostDelay = 0, 0
 	failed.Time = sent.Truncate(time.Second).In(time.FixedZone("EST", -5*3600))
-	return []Result{open, bare, unscaled, closed, unreachable, timeout, failed, full, rude}
+	return []Result{open, bare, unscaled, closed, unreachable, timeout, failed, full, rude, first}
 }
 
 func TestResultsHaveThePublishedShape(t *testing.T) {
@@ -266,6 +269,8 @@ var anyResult = rapid.Custom(func(t *rapid.T) Result {
 		HostDelay: duration("host delay"),
 		Drops:     rapid.IntRange(0, 10).Draw(t, "drops"),
 		SYN:       rapid.Uint32().Draw(t, "syn"),
+
+		NeighbourLookup: rapid.Bool().Draw(t, "neighbour lookup"),
 	}
 	if rapid.Bool().Draw(t, "retried") {
 		r.Retry = &Retry{

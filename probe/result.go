@@ -33,8 +33,12 @@ type Result struct {
 	// HostDelay is what a measurement in user space would have added: the time
 	// from our call to the SYN's stamp, and from the answer's stamp to our reading it.
 	HostDelay time.Duration
+	// NeighbourLookup says that the kernel did not know the link-layer address of
+	// the first hop, and asked for it (RFC 826, RFC 4861) while the SYN waited. That time is in
+	// HostDelay and not in RTT. Only the engine of raw sockets tells, and not in a sweep of many targets.
+	NeighbourLookup bool
 	// Drops counts packets that the capture lost while this probe was in
-	// flight; a Timeout with drops may be an answer that we did not see.
+	// flight. An answer may be among them, so that a probe without one is an Error then.
 	Drops  int
 	SYN    uint32  // our initial sequence number
 	SynAck *SynAck // Open only

@@ -63,6 +63,12 @@ type Spec struct {
 	// Poisson draws the times between probes from an exponential distribution
 	// with the mean of Interval, so that they fall in step with nothing (RFC 2330 section 11.1.1).
 	Poisson bool
+	// Jitter is by what fraction of Interval, at the most, each probe is late on
+	// purpose, at random, so that its period is not the network's; 0 to MaxJitter.
+	// Poisson probes have none.
+	Jitter float64
+	// Phase is how long the first probe waits, so that agents do not begin at once.
+	Phase   time.Duration
 	Sending Sending
 }
 
@@ -77,6 +83,7 @@ const (
 	MaxFlows        = 256
 	MaxRetries      = 6
 	MaxCount        = 10_000_000
+	MaxJitter       = 0.5
 )
 
 // Validate says what is wrong with the Spec, in the operator's words, or returns nil.
@@ -96,6 +103,12 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("%d flows are outside 1 to %d", s.Flows, MaxFlows)
 	case s.Retries < 0 || s.Retries > MaxRetries:
 		return fmt.Errorf("%d retries are outside 0 to %d", s.Retries, MaxRetries)
+	case !(s.Jitter >= 0 && s.Jitter <= MaxJitter): // not a number, either
+		return fmt.Errorf("jitter %v is outside 0 to %v; it is a fraction of the interval", s.Jitter, MaxJitter)
+	case s.Jitter > 0 && s.Poisson:
+		return errors.New("jitter and poisson exclude each other; poisson alone is random enough")
+	case s.Phase < 0 || s.Phase > s.Interval:
+		return fmt.Errorf("phase %v is outside 0 to the interval of %v", s.Phase, s.Interval)
 	case s.Mode > Connect:
 		return fmt.Errorf("mode %d is none", s.Mode)
 	case s.Family != AnyFamily && s.Family != IPv4 && s.Family != IPv6:
@@ -124,7 +137,7 @@ func (s *Spec) Length() time.Duration {
 	if s.Count == 0 {
 		return 0
 	}
-	waits := s.Timeout
+	waits := s.Phase + s.Timeout
 	if s.Mode == Full {
 		waits += s.Timeout
 	}

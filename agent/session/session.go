@@ -1,6 +1,6 @@
 // Package session keeps an agent connected to a controller: it dials, says
 // hello, sends reports and heartbeats, passes on what the controller asks for,
-// and dials again when the stream ends.
+// and dials again when the stream ends. Call Run.
 package session
 
 import (
@@ -10,34 +10,42 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/synmesh/synmesh/agent/spool"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
 // Spool holds what is to be reported; see spool.Spool.
 type Spool interface {
-	Next(context.Context) (*synmeshv1.Report, error)
-	Rewind(stored uint64)
-	Acknowledge(sequence uint64)
-	Counts() (held int, dropped uint64)
+	Epochs() (fresh uint64, older []uint64)
+	Begin(stored map[uint64]uint64, credit int64)
+	Next(context.Context) (*synmeshv1.SessionRequest, error)
+	Acknowledge(epoch, sequence uint64)
+	Reject(epoch, sequence uint64)
+	SetCredit(bytes int64)
+	Landed(context.Context) error
+	Status() spool.Status
 }
 
 // Tasks are what the controller asks for; see tasks.Tasks.
 type Tasks interface {
 	SetTimetable(*synmeshv1.Timetable)
-	StartRun(*synmeshv1.StartRun)
+	StartRun(m *synmeshv1.StartRun, at time.Time)
 	CancelRun(run string)
+	Refused() []*synmeshv1.Refusal
 	Connected()
 	Disconnected()
 }
 
-// Config has no optional fields.
+// Config has optional fields only at its end.
 type Config struct {
+	// Hello is who the agent is; the epochs are filled in.
 	Hello *synmeshv1.Hello
 	// Controllers returns the addresses to dial, as host:port, in any order. It
 	// is asked before every attempt, for gossip may have learnt new ones.
@@ -46,12 +54,21 @@ type Config struct {
 	Spool       Spool
 	Tasks       Tasks
 	Logger      *slog.Logger
+	// Spread is the time over which agents that have lost their controller come
+	// back; 0 is 30 s.
+	Spread time.Duration
+	// Began is called when a session has been welcomed, with its connection, which ends
+	// with it; and Ended when one has ended or none came about; nil: nobody is told.
+	Began func(*grpc.ClientConn)
+	Ended func(why error)
 }
 
 const (
 	heartbeat   = 5 * time.Second
 	helloWithin = 10 * time.Second
-	maxBackoff  = 30 * time.Second
+	// maxCredit bounds what a controller may have under way, in bytes: the spool
+	// remembers each report of it, and does not drop what may have arrived.
+	maxCredit = 8 << 20
 )
 
 // errNoController says that no address is known yet.
@@ -59,16 +76,23 @@ var errNoController = errors.New("gossip has told of no controller yet")
 
 // Run keeps a session until ctx ends, and then returns nil.
 func Run(ctx context.Context, c Config) error {
-	for failures := 0; ctx.Err() == nil; failures++ {
-		began := time.Now()
-		err := c.once(ctx)
+	if c.Spread == 0 {
+		c.Spread = 30 * time.Second
+	}
+	again := retry{spread: c.Spread}
+	for ctx.Err() == nil {
+		address, others, err := c.choose(again.left)
+		established := false
+		if err == nil {
+			established, err = c.once(ctx, address)
+		}
 		if ctx.Err() != nil {
 			break
 		}
-		if time.Since(began) > maxBackoff {
-			failures = 0
+		if c.Ended != nil {
+			c.Ended(err)
 		}
-		wait := backoff(failures)
+		wait := again.after(err, address, established, others)
 		c.Logger.Warn("no session with a controller", "reason", err, "retry_in", wait)
 		timer := time.NewTimer(wait)
 		select {
@@ -80,25 +104,29 @@ func Run(ctx context.Context, c Config) error {
 	return nil
 }
 
-// backoff doubles from a quarter of a second, and is spread so that a fleet
-// that lost its controller does not come back all at once.
-func backoff(failures int) time.Duration {
-	ceiling := min(maxBackoff, 500*time.Millisecond<<min(failures, 10))
-	return ceiling/2 + rand.N(ceiling/2)
+// choose picks a controller, another than the one that was left if there is
+// one, and tells whether there are others.
+func (c *Config) choose(left string) (address string, others bool, err error) {
+	known := c.Controllers()
+	slices.Sort(known)
+	known = slices.Compact(known)
+	if len(known) == 0 {
+		return "", false, errNoController
+	}
+	others = len(known) > 1
+	if others {
+		known = slices.DeleteFunc(known, func(a string) bool { return a == left })
+	}
+	return known[rand.IntN(len(known))], others, nil
 }
 
-// once holds one session, from dialling to its end.
-func (c *Config) once(ctx context.Context) error {
-	addresses := c.Controllers()
-	if len(addresses) == 0 {
-		return errNoController
-	}
-	address := addresses[rand.IntN(len(addresses))]
+// once holds one session, from dialling to its end, and tells whether it was one.
+func (c *Config) once(ctx context.Context, address string) (established bool, err error) {
 	conn, err := grpc.NewClient(address, append([]grpc.DialOption{
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 	}, c.DialOptions...)...)
 	if err != nil {
-		return fmt.Errorf("controller %s: %w", address, err)
+		return false, fmt.Errorf("controller %s: %w", address, err)
 	}
 	defer conn.Close()
 	// Cancelling is what frees the stream, whichever way this ends.
@@ -109,15 +137,16 @@ func (c *Config) once(ctx context.Context) error {
 		err = c.greet(stream, cancel)
 	}
 	if err != nil {
-		return fmt.Errorf("controller %s: %w", address, err)
+		return false, fmt.Errorf("controller %s: %w", address, err)
 	}
 	c.Logger.Info("session", "controller", address)
+	if c.Began != nil {
+		c.Began(conn)
+	}
 	c.Tasks.Connected()
 	defer c.Tasks.Disconnected()
-	if err := c.serve(ctx, stream); err != nil {
-		return fmt.Errorf("controller %s: %w", address, err)
-	}
-	return nil
+	l := &live{Config: c, stream: stream, soon: make(chan struct{}, 1), drained: make(chan struct{})}
+	return true, fmt.Errorf("controller %s: %w", address, l.serve(ctx))
 }
 
 type stream = grpc.BidiStreamingClient[synmeshv1.SessionRequest, synmeshv1.SessionResponse]
@@ -127,7 +156,9 @@ func (c *Config) greet(s stream, cancel context.CancelFunc) error {
 	late := make(chan struct{})
 	timer := time.AfterFunc(helloWithin, func() { close(late); cancel() })
 	defer timer.Stop()
-	if err := s.Send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Hello{Hello: c.Hello}}); err != nil && !errors.Is(err, io.EOF) {
+	hello := proto.CloneOf(c.Hello)
+	hello.Epoch, hello.OlderEpochs = c.Spool.Epochs()
+	if err := s.Send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	m, err := s.Recv() // has the reason if Send had io.EOF
@@ -143,74 +174,13 @@ func (c *Config) greet(s stream, cancel context.CancelFunc) error {
 	if w == nil {
 		return fmt.Errorf("its first message is %T; a welcome was expected", m.GetMessage())
 	}
-	c.Spool.Rewind(w.GetSequence())
+	if len(w.GetOlderSequences()) != len(hello.GetOlderEpochs()) {
+		return fmt.Errorf("its welcome tells of %d older epochs; %d were asked for", len(w.GetOlderSequences()), len(hello.GetOlderEpochs()))
+	}
+	stored := map[uint64]uint64{hello.GetEpoch(): w.GetSequence()}
+	for i, epoch := range hello.GetOlderEpochs() {
+		stored[epoch] = w.GetOlderSequences()[i]
+	}
+	c.Spool.Begin(stored, int64(min(w.GetCredit(), maxCredit)))
 	return nil
-}
-
-// serve sends and receives until either ends.
-func (c *Config) serve(ctx context.Context, s stream) error {
-	g, ctx := errgroup.WithContext(ctx)
-	reports := make(chan *synmeshv1.Report)
-	g.Go(func() error {
-		for {
-			r, err := c.Spool.Next(ctx)
-			if err != nil {
-				return err
-			}
-			select {
-			case reports <- r:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	})
-	g.Go(func() error { return c.send(ctx, s, reports) })
-	g.Go(func() error { return c.receive(s) })
-	return g.Wait()
-}
-
-// send is the only one that sends on the stream.
-func (c *Config) send(ctx context.Context, s stream, reports <-chan *synmeshv1.Report) error {
-	tick := time.NewTicker(heartbeat)
-	defer tick.Stop()
-	for {
-		var m *synmeshv1.SessionRequest
-		select {
-		case r := <-reports:
-			m = &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Report{Report: r}}
-		case <-tick.C:
-			held, dropped := c.Spool.Counts()
-			m = &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Heartbeat{
-				Heartbeat: &synmeshv1.Heartbeat{Backlog: uint64(held), Dropped: dropped}}}
-		case <-ctx.Done():
-			return s.CloseSend()
-		}
-		if err := s.Send(m); err != nil && !errors.Is(err, io.EOF) { // io.EOF: receive has the reason
-			return err
-		}
-	}
-}
-
-func (c *Config) receive(s stream) error {
-	for {
-		m, err := s.Recv()
-		if errors.Is(err, io.EOF) {
-			return errors.New("the controller ended the session")
-		}
-		if err != nil {
-			return err
-		}
-		switch m := m.GetMessage().(type) {
-		case *synmeshv1.SessionResponse_Timetable:
-			c.Tasks.SetTimetable(m.Timetable)
-		case *synmeshv1.SessionResponse_StartRun:
-			c.Tasks.StartRun(m.StartRun)
-		case *synmeshv1.SessionResponse_CancelRun:
-			c.Tasks.CancelRun(m.CancelRun.GetRun())
-		case *synmeshv1.SessionResponse_Acknowledge:
-			c.Spool.Acknowledge(m.Acknowledge.GetSequence())
-		default: // of a newer controller
-			c.Logger.Warn("message not understood", "type", fmt.Sprintf("%T", m))
-		}
-	}
 }

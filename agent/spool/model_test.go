@@ -2,7 +2,9 @@ package spool
 
 import (
 	"context"
-	"slices"
+	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -15,20 +17,42 @@ import (
 )
 
 // model is a Spool, the controller that it reports to, and a connection that
-// may be lost at any time. Every result is told by its round trip.
+// may be lost at any time, as the process may. Every result is told by its round trip.
 type model struct {
-	spool    *Spool
-	produced int
-	runs     int // ended
+	spool *Spool
+	cfg   Config
 
-	wire   []*synmeshv1.Report // sent, and not received yet
-	acks   []uint64            // acknowledgements sent, and not received yet
-	sent   uint64              // the last sequence sent in this session
-	known  uint64              // the highest sequence that the spool knows to be stored
-	lossy  bool                // something has been dropped
-	mark   uint64              // the highest sequence stored
-	stored map[int]uint64      // result -> sequence of its report
-	ends   map[string]bool     // stored
+	produced int // results made
+
+	runs int
+
+	wire   []*synmeshv1.SessionRequest // sent, and not received yet
+	waits  map[uint64]bool             // epochs of which the controller has rejected something
+	acks   []*synmeshv1.Report         // acknowledgements sent, and not received yet
+	sent   map[uint64]uint64           // epoch -> last sequence sent in this session
+	known  map[uint64]uint64           // epoch -> the highest sequence that the spool knows to be stored
+	marks  map[uint64]uint64           // epoch -> the highest sequence stored
+	stored map[int]report              // result -> its report
+	bad    map[report]bool             // reports that the controller refuses
+	ends   map[string]int
+}
+
+type report struct{ epoch, sequence uint64 }
+
+func newModel(t *rapid.T, dir string) *model {
+	m := &model{cfg: Config{Dir: dir, Limit: int64(rapid.IntRange(600, 20_000).Draw(t, "limit"))},
+		stored: make(map[int]report), marks: make(map[uint64]uint64), bad: make(map[report]bool), ends: make(map[string]int)}
+	m.open(t)
+	return m
+}
+
+func (m *model) open(t *rapid.T) {
+	var err error
+	if m.spool, err = Open(m.cfg); err != nil {
+		t.Fatal(err)
+	}
+	m.spool.segmentSize = 400
+	m.wire, m.acks, m.known, m.sent = nil, nil, make(map[uint64]uint64), nil
 }
 
 func (m *model) add(t *rapid.T) {
@@ -43,75 +67,96 @@ func (m *model) endRun(*rapid.T) {
 	m.spool.EndRun(&synmeshv1.RunEnd{Run: RunPrefix + strconv.Itoa(m.runs)})
 }
 
-// ripen has the time come at which the open results are reported.
-func (m *model) ripen(*rapid.T) {
-	m.spool.mu.Lock()
-	defer m.spool.mu.Unlock()
-	if !m.spool.due.IsZero() {
-		m.spool.due = time.Unix(0, 0)
+// flush has the time come at which results are written.
+func (m *model) flush(t *rapid.T) {
+	if err := m.spool.write(m.spool.takeAll()); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// connect begins a session; all that is on its way is lost, in both directions.
+func (m *model) connect(*rapid.T) {
+	m.wire, m.acks = nil, nil
+	m.waits = make(map[uint64]bool)
+	m.sent = make(map[uint64]uint64)
+	for epoch, sequence := range m.marks {
+		m.known[epoch], m.sent[epoch] = sequence, sequence
+	}
+	m.spool.Begin(m.marks, 1500)
 }
 
 // send puts the next report on the wire, if there is one.
 func (m *model) send(t *rapid.T) {
-	s := m.spool
-	s.mu.Lock()
-	ready := s.unsent < len(s.reports) || (!s.due.IsZero() && !time.Now().Before(s.due))
-	s.mu.Unlock()
-	if !ready {
+	if m.sent == nil {
 		return
 	}
-	r := soon(t, s)
-	_, dropped := s.Counts()
-	m.lossy = m.lossy || dropped > 0
-	switch n := r.GetSequence(); {
-	case n <= m.known:
-		t.Fatalf("report %d is sent, and the spool knows that %d is stored", n, m.known)
-	case n <= m.sent:
-		t.Fatalf("report %d is sent after %d", n, m.sent)
-	case n != m.sent+1 && !m.lossy:
-		t.Fatalf("report %d is sent after %d, and nothing was dropped", n, m.sent)
-	default:
-		m.sent = n
+	next := soon(t, m.spool)
+	if next == nil {
+		return
 	}
-	m.wire = append(m.wire, r)
+	m.wire = append(m.wire, next)
+	r := next.GetReport()
+	if r == nil {
+		return
+	}
+	epoch, n := r.GetEpoch(), r.GetSequence()
+	if n <= m.known[epoch] {
+		t.Fatalf("report %d is sent, and the spool knows that %d is stored", n, m.known[epoch])
+	}
+	if n <= m.sent[epoch] {
+		t.Fatalf("report %d is sent after %d", n, m.sent[epoch])
+	}
+	m.sent[epoch] = n
 }
 
-// soon returns the next report, which is there.
-func soon(t *rapid.T, s *Spool) *synmeshv1.Report {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
+// soon returns the next message, or nil if there is none.
+func soon(t *rapid.T, s *Spool) *synmeshv1.SessionRequest {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	r, err := s.Next(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatalf("the next report: %v", err)
 	}
 	return r
 }
 
-// store has the controller receive a report and acknowledge it.
+// store has the controller receive a report and acknowledge or refuse it.
 func (m *model) store(t *rapid.T) {
 	if len(m.wire) == 0 {
 		return
 	}
-	r := m.wire[0]
+	r, resume := m.wire[0].GetReport(), m.wire[0].GetResume()
 	m.wire = m.wire[1:]
-	m.acks = append(m.acks, r.GetSequence())
-	if r.GetSequence() <= m.mark {
-		t.Fatalf("report %d is sent again, and the welcome said %d", r.GetSequence(), m.mark)
+	if resume != nil {
+		delete(m.waits, resume.GetEpoch())
+		return
 	}
-	m.mark = r.GetSequence()
+	if m.waits[r.GetEpoch()] {
+		return
+	}
+	id := report{r.GetEpoch(), r.GetSequence()}
+	m.acks = append(m.acks, r)
+	if _, drawn := m.bad[id]; !drawn {
+		m.bad[id] = rapid.IntRange(0, 9).Draw(t, "bad") == 0
+	}
+	if m.bad[id] {
+		m.waits[id.epoch] = true
+		return
+	}
+	if id.sequence <= m.marks[id.epoch] {
+		t.Fatalf("report %d is sent again, and the welcome said %d", id.sequence, m.marks[id.epoch])
+	}
+	m.marks[id.epoch] = id.sequence
 	for row := range convert.Rows("", r) {
-		id := int(row.RTT)
-		if before, twice := m.stored[id]; twice {
-			t.Fatalf("result %d is in report %d and in %d", id, before, r.GetSequence())
+		if before, twice := m.stored[int(row.RTT)]; twice {
+			t.Fatalf("result %d is in report %v and in %v", row.RTT, before, id)
 		}
-		m.stored[id] = r.GetSequence()
+		m.stored[int(row.RTT)] = id
 	}
 	for _, e := range r.GetRunEnds() {
-		if m.ends[e.GetRun()] {
+		if m.ends[e.GetRun()]++; m.ends[e.GetRun()] > 1 {
 			t.Fatalf("%s ends twice", e.GetRun())
 		}
-		m.ends[e.GetRun()] = true
 	}
 }
 
@@ -119,101 +164,125 @@ func (m *model) acknowledge(*rapid.T) {
 	if len(m.acks) == 0 {
 		return
 	}
-	m.known = max(m.known, m.acks[0])
-	m.spool.Acknowledge(m.acks[0])
+	r := m.acks[0]
 	m.acks = m.acks[1:]
+	if m.bad[report{r.GetEpoch(), r.GetSequence()}] {
+		m.spool.Reject(r.GetEpoch(), r.GetSequence())
+		m.sent[r.GetEpoch()] = r.GetSequence()
+	} else {
+		m.spool.Acknowledge(r.GetEpoch(), r.GetSequence())
+	}
+	m.known[r.GetEpoch()] = r.GetSequence()
 }
 
-// reconnect loses all that is on its way, in both directions.
-func (m *model) reconnect(*rapid.T) {
-	m.wire, m.acks = nil, nil
-	m.known, m.sent = m.mark, m.mark
-	m.spool.Rewind(m.mark)
+// die loses what is in memory, perhaps in the middle of a write.
+func (m *model) die(t *rapid.T) {
+	s := m.spool
+	durable := s.end + s.unwritten
+	_ = s.Close()
+	if files, err := filepath.Glob(filepath.Join(m.cfg.Dir, "*.s*")); err == nil && len(files) > 0 && rapid.Bool().Draw(t, "torn") {
+		torn := appendRecord(nil, header{kind: ofReport, epoch: s.fresh().epoch, sequence: s.fresh().last + 1, number: s.end, results: 0}, []byte("what was being written"))
+		last := files[0]
+		for _, f := range files {
+			if filepath.Base(f)[:16] > filepath.Base(last)[:16] {
+				last = f
+			}
+		}
+		f, err := os.OpenFile(last, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(torn[:rapid.IntRange(0, len(torn)-1).Draw(t, "written")]); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.open(t)
+	if got := m.spool.Status().Produced; got > durable {
+		t.Fatalf("%d count as produced after a crash, and %d were durable", got, durable)
+	}
+}
+
+// restart ends the process in good order.
+func (m *model) restart(t *rapid.T) {
+	before := m.spool.Status()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.spool.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	after := m.spool.Status()
+	m.open(t)
+	if got := m.spool.Status(); got.Produced != before.Produced || got.Dropped != after.Dropped || got.Held < after.Held {
+		t.Fatalf("before the restart %+v, after it %+v", after, got)
+	}
 }
 
 // check holds after every step: what was produced is acknowledged, held or dropped.
 func (m *model) check(t *rapid.T) {
-	acknowledged := 0
-	for _, sequence := range m.stored {
-		if sequence <= m.known {
-			acknowledged++
+	st := m.spool.Status()
+	var left uint64
+	for _, l := range m.spool.lanes {
+		for _, g := range l.segments {
+			left += g.left
 		}
 	}
-	held, dropped := m.spool.Counts()
-	if m.produced != acknowledged+held+int(dropped) {
-		t.Fatalf("%d produced, but %d acknowledged, %d held and %d dropped", m.produced, acknowledged, held, dropped)
+	if left != m.spool.held {
+		t.Fatalf("%d are held, and the segments have %d", m.spool.held, left)
 	}
-	if held > m.spool.limit {
-		t.Fatalf("%d are held; %d are allowed", held, m.spool.limit)
+	if st.Produced > uint64(m.produced) {
+		t.Fatalf("%d count as produced, and %d were", st.Produced, m.produced)
+	}
+	if st.Held+st.Dropped.Sum() > st.Produced {
+		t.Fatalf("more is held and dropped than was produced: %+v", st)
+	}
+}
+
+// settle has all that is held sent and stored; then nothing may be missing.
+func (m *model) settle(t *rapid.T) {
+	m.flush(t)
+	m.connect(t)
+	for open := true; open; {
+		m.send(t)
+		open = len(m.wire) > 0 || len(m.acks) > 0 || m.spool.dirty()
+		m.store(t)
+		m.acknowledge(t)
+		m.flush(t)
+	}
+	st := m.spool.Status()
+	if st.Held != 0 || st.Produced != uint64(len(m.stored))+st.Dropped.Sum() {
+		t.Fatalf("stored are %d, and the spool counts %+v", len(m.stored), st)
+	}
+	if st.Dropped[Corrupt] != 0 || st.Dropped[Disk] != 0 {
+		t.Fatalf("nothing was damaged: %+v", st)
 	}
 }
 
 func TestNothingIsLostUncountedNorStoredTwice(t *testing.T) {
+	root := t.TempDir()
+	n := 0
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{spool: New(1), stored: make(map[int]uint64), ends: make(map[string]bool)}
-		m.spool.limit = rapid.IntRange(1, 30).Draw(t, "limit")
+		n++
+		m := newModel(t, filepath.Join(root, strconv.Itoa(n)))
+		defer func() { _ = m.spool.Close() }()
 		t.Repeat(map[string]func(*rapid.T){
-			"add": m.add, "add again": m.add, "add once more": m.add, "end a run": m.endRun, "ripen": m.ripen, "send": m.send,
-			"store": m.store, "acknowledge": m.acknowledge, "reconnect": m.reconnect, "": m.check,
+			"add": m.add, "add again": m.add, "end a run": m.endRun, "flush": m.flush, "flush again": m.flush, "send": m.send, "send again": m.send,
+			"store": m.store, "acknowledge": m.acknowledge, "connect": m.connect, "die": m.die, "restart": m.restart, "": m.check,
 		})
 		m.settle(t)
 	})
 }
 
-// settle reconnects, has all that is held sent and stored, and looks whether
-// that is exactly what had not been stored before.
-func (m *model) settle(t *rapid.T) {
-	m.reconnect(t)
-	before := len(m.stored)
-	held, dropped := m.spool.Counts()
-	for open := true; open; {
-		m.ripen(t)
-		m.send(t)
-		open = len(m.wire) > 0
-		m.store(t)
-	}
-	if resent := len(m.stored) - before; resent != held {
-		t.Fatalf("%d results were held and %d sent", held, resent)
-	}
-	for len(m.acks) > 0 {
-		m.acknowledge(t)
-	}
-	m.check(t)
-	if held, _ := m.spool.Counts(); held != 0 || m.produced != len(m.stored)+int(dropped) {
-		t.Fatalf("%d produced, but %d stored and %d dropped, with %d held", m.produced, len(m.stored), dropped, held)
-	}
-	if len(m.ends) != m.runs {
-		t.Fatalf("%d runs ended and %d ends are stored", m.runs, len(m.ends))
+func result(source string) *probe.Result {
+	return &probe.Result{
+		Time: time.Now(), Source: source, Target: "db.fra:5432", Outcome: probe.Open, RTT: time.Millisecond,
+		Attempts: 1, Stamp: probe.StampKernel, SynAck: &probe.SynAck{Seq: 7},
 	}
 }
 
-// A report that is sent again is the same to the last bit: the controller
-// tells it by its number alone.
-func TestRewindSendsTheSameReports(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := New(1)
-		n := rapid.IntRange(1, 10).Draw(t, "reports")
-		for i := range n {
-			r := result(ofRun)
-			r.RTT = time.Duration(i)
-			s.Add(r)
-			s.EndRun(&synmeshv1.RunEnd{Run: ofRun})
-			soon(t, s)
-		}
-		stored := rapid.IntRange(0, n).Draw(t, "stored")
-		s.Rewind(uint64(stored))
-		var again []probe.Result
-		for range n - stored {
-			r := soon(t, s)
-			if want := uint64(stored + 1 + len(again)); r.GetSequence() != want {
-				t.Fatalf("got report %d, want %d", r.GetSequence(), want)
-			}
-			for row := range convert.Rows("", r) {
-				again = append(again, *row)
-			}
-		}
-		if !slices.IsSortedFunc(again, func(a, b probe.Result) int { return int(a.RTT - b.RTT) }) || len(again) != n-stored {
-			t.Fatalf("got %d results, want the last %d in order", len(again), n-stored)
-		}
-	})
-}
+const (
+	ofRun         = "runs/abc"
+	ofMeasurement = "measurements/web"
+)

@@ -1,14 +1,27 @@
 // Package spool keeps an agent's results, as numbered reports, until the
-// controller has acknowledged them. It is bounded: when it is full it drops
-// the oldest report that is not under way, and counts what was in it. So every
-// result that was produced is acknowledged, held or dropped, and only one of these.
+// controller has acknowledged them. Call Open, then Run.
 //
-// This spool is in memory, and an agent that dies loses what was not acknowledged.
+// Reports are kept in a folder, and are on the disk for good before they are
+// sent, 250 ms after the result unless the disk or the host is slow: so an agent may be killed at any
+// time, and a sequence that the controller knows is never used for anything
+// else. What had been produced less than that before is lost with the process,
+// and was never numbered or counted as produced.
+//
+// The spool is bounded. When it is full it drops what is oldest and may not be
+// under way. Whatever it drops it counts, by reason; so every result is
+// acknowledged, held or dropped, and only one of these, over all lives of the process.
+//
+// Reports are numbered in lanes, each with an epoch of its own. Only the last
+// takes what is new. A process begins one, and so does a session that finds
+// much that is not stored: then what is new does not wait behind what is old,
+// although either is acknowledged in its order.
 package spool
 
 import (
+	"cmp"
 	"context"
-	"slices"
+	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -23,63 +36,91 @@ import (
 const RunPrefix = "runs/"
 
 const (
-	maxResults = 500_000                // held at once
-	maxReport  = 960 << 10              // bytes of one report; the controller takes messages of 1 MiB
-	hurry      = 5 * time.Millisecond   // for which results of runs are gathered
-	leisure    = 500 * time.Millisecond // for which others are
+	defaultLimit = 1 << 30
+	maxReport    = 960 << 10 // bytes of one report; the controller takes messages of 1 MiB
+	maxQueue     = 64 << 20  // bytes of reports that wait for the disk, at most
+	maxBatch     = 8 << 20   // of those that are written at once
+	hurry        = 5 * time.Millisecond
+	leisure      = 200 * time.Millisecond
+	retryEvery   = time.Second // when the disk takes nothing
 )
+
+// Config says where the spool is. Dir must be given.
+type Config struct {
+	// Dir is a folder of the spool's own. It is made if it is not there.
+	Dir string
+	// Limit bounds the bytes on disk; 0 is 1 GiB.
+	Limit int64
+	// Gather is how long the results of measurements wait for others to share a
+	// report with; 0 is 200 ms. Those of runs wait for 5 ms.
+	Gather time.Duration
+	// MaxReport bounds the bytes of one report, as far as they can be told before
+	// it is made; 0 is 960 KiB, of the 1 MiB that the controller takes.
+	MaxReport int
+	Logger    *slog.Logger // nil discards
+}
 
 // Spool is safe for concurrent use.
 type Spool struct {
-	epoch uint64
-	limit int // of held
+	cfg    Config
+	log    *slog.Logger
+	folder *folder
 
-	mu       sync.Mutex
-	open     convert.Blocks // results that are in no report yet
-	weight   int            // the bytes that they and the ends will be, at most
-	ends     []*synmeshv1.RunEnd
-	due      time.Time // when the open results are to be reported; zero if there are none
-	reports  []entry   // not acknowledged, in order
-	unsent   int       // index into reports; those before it are under way
-	sequence uint64    // of the last report
-	held     int       // results in open and reports
-	dropped  uint64
-	changed  chan struct{} // closed at the next change
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change
+
+	gathering
+	store
+	sending
 }
 
-type entry struct {
-	report  *synmeshv1.Report
-	results int
+// Status is what has become of all results that were ever taken in.
+type Status struct {
+	// Produced is how many those are. Each is stored at the controller, held or dropped.
+	Produced uint64
+	Held     uint64
+	Pending  uint64 // of Held, those that are not on disk yet
+	Dropped  Drops
 }
 
-// New returns an empty Spool. The epoch tells this life of it from any other.
-func New(epoch uint64) *Spool {
-	return &Spool{
-		epoch:   epoch,
-		limit:   maxResults,
-		open:    convert.Blocks{KeepSeq: func(source string) bool { return strings.HasPrefix(source, RunPrefix) }},
-		changed: make(chan struct{}),
+// Open opens a spool, or makes one. What cannot be read is counted and passed
+// over. The error says why the folder cannot be used.
+func Open(cfg Config) (*Spool, error) {
+	if cfg.Dir == "" {
+		return nil, fmt.Errorf("spool: no folder is given")
 	}
+	cfg.Limit = cmp.Or(cfg.Limit, defaultLimit)
+	cfg.Gather = cmp.Or(cfg.Gather, leisure)
+	cfg.MaxReport = cmp.Or(cfg.MaxReport, maxReport)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	f, err := openFolder(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Spool{
+		cfg: cfg, log: cfg.Logger.With("spool", cfg.Dir), folder: f, changed: make(chan struct{}),
+		gathering: gathering{open: convert.Blocks{KeepSeq: func(source string) bool { return strings.HasPrefix(source, RunPrefix) }}},
+		store:     store{segmentSize: min(max(cfg.Limit/64, 4<<10), 8<<20)},
+	}
+	if err := s.recover(); err != nil {
+		_ = f.close() // the first error is the one that counts
+		return nil, err
+	}
+	return s, nil
 }
-
-// Epoch returns what New was given.
-func (s *Spool) Epoch() uint64 { return s.epoch }
 
 // Add takes in a result, which the caller may use again.
 func (s *Spool) Add(r *probe.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.makeRoom() {
-		s.dropped++
-		return
-	}
-	wait := leisure
+	wait := s.cfg.Gather
 	if strings.HasPrefix(r.Source, RunPrefix) {
-		wait = hurry
+		wait = min(wait, hurry)
 	}
 	s.load(resultWeight + len(r.Source) + len(r.Target) + len(r.Err))
 	s.open.Add(r)
-	s.held++
 	s.hasten(wait)
 }
 
@@ -92,30 +133,77 @@ func (s *Spool) EndRun(end *synmeshv1.RunEnd) {
 	s.hasten(0)
 }
 
-// Next waits for a report that has not been sent, and returns it. It returns
-// ctx's error when that ends. One goroutine at a time may call it.
-func (s *Spool) Next(ctx context.Context) (*synmeshv1.Report, error) {
-	for {
-		s.mu.Lock()
-		if !s.due.IsZero() && !time.Now().Before(s.due) {
-			s.seal()
-		}
-		if s.unsent < len(s.reports) {
-			r := s.reports[s.unsent].report
-			s.unsent++
-			s.mu.Unlock()
-			return r, nil
-		}
-		changed, due := s.changed, s.due
-		s.mu.Unlock()
-		if err := wait(ctx, changed, due); err != nil {
-			return nil, err
-		}
-	}
+// Status returns the counts of this moment.
+func (s *Spool) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending := uint64(s.waiting + s.open.Len())
+	return Status{Produced: s.end + s.unwritten + pending, Held: s.held + pending, Pending: pending, Dropped: s.drops}
 }
 
-// wait returns when changed is closed or the time has come.
+// Run writes what is taken in until ctx ends; then it writes what there is, and
+// closes the spool. Nothing may be added any more by then.
+func (s *Spool) Run(ctx context.Context) error {
+	failing := false
+	for ctx.Err() == nil {
+		batch := s.take(ctx)
+		err := s.write(batch)
+		s.failed(err, &failing)
+		if err != nil {
+			s.giveBack(batch)
+			pause(ctx, retryEvery)
+		}
+	}
+	for batch := s.takeAll(); len(batch) > 0 || s.dirty(); batch = s.takeAll() {
+		if err := s.write(batch); err != nil {
+			s.failed(err, &failing)
+			break // the process ends, and they with it
+		}
+	}
+	return s.Close()
+}
+
+// failed tells once that the disk takes nothing, and once that it does again.
+func (s *Spool) failed(err error, before *bool) {
+	switch {
+	case err != nil && !*before:
+		s.log.Error("results cannot be written to disk; they wait in memory as far as there is room", "reason", err)
+	case err == nil && *before:
+		s.log.Info("results are written to disk again")
+	}
+	*before = err != nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing = err != nil
+}
+
+// Close gives the folder free. It is for a Spool that has not run: Run closes it.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.closeActive()
+	if e := s.folder.close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("spool: close: %w", err)
+	}
+	return nil
+}
+
+// notify wakes all who wait. The lock is held.
+func (s *Spool) notify() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// wait returns when changed is closed or the time has come, if there is one.
 func wait(ctx context.Context, changed <-chan struct{}, due time.Time) error {
+	select {
+	case <-changed:
+		return nil
+	default:
+	}
 	var alarm <-chan time.Time
 	if !due.IsZero() {
 		t := time.NewTimer(time.Until(due))
@@ -131,114 +219,6 @@ func wait(ctx context.Context, changed <-chan struct{}, due time.Time) error {
 	return nil
 }
 
-// Rewind is called for a new session, with the sequence that the controller
-// has stored: Next goes on with the report after it.
-func (s *Spool) Rewind(stored uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(stored)
-	s.unsent = 0
-	s.notify()
-}
-
-// Acknowledge forgets the reports up to the sequence.
-func (s *Spool) Acknowledge(sequence uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(sequence)
-}
-
-// Counts returns how many results are held, and how many have been dropped
-// since the epoch began.
-func (s *Spool) Counts() (held int, dropped uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.held, s.dropped
-}
-
-// The rest is called with the lock held.
-
-// What a result and a run's end take in a report, at most, beside their
-// strings: a result may have a block of its own, and every column's widest value.
-const (
-	resultWeight = 280
-	endWeight    = 32
-)
-
-func endSize(e *synmeshv1.RunEnd) int { return endWeight + len(e.GetRun()) + len(e.GetError()) }
-
-// load makes sure that so many bytes more have room in the report that is open.
-func (s *Spool) load(bytes int) {
-	if s.weight+bytes > maxReport {
-		s.seal()
-	}
-	s.weight += bytes
-}
-
-// seal makes a report of what is open.
-func (s *Spool) seal() {
-	s.sequence++
-	s.reports = append(s.reports, entry{
-		results: s.open.Len(),
-		report:  &synmeshv1.Report{Epoch: s.epoch, Sequence: s.sequence, Blocks: s.open.Take(), RunEnds: s.ends},
-	})
-	s.ends, s.weight, s.due = nil, 0, time.Time{}
-	s.notify()
-}
-
-// hasten has the open results reported within that time.
-func (s *Spool) hasten(within time.Duration) {
-	if due := time.Now().Add(within); s.due.IsZero() || due.Before(s.due) {
-		s.due = due
-		s.notify()
-	}
-}
-
-func (s *Spool) notify() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-func (s *Spool) forget(upTo uint64) {
-	n := 0
-	for n < len(s.reports) && s.reports[n].report.GetSequence() <= upTo {
-		s.held -= s.reports[n].results
-		n++
-	}
-	s.remove(n)
-}
-
-// makeRoom drops what is oldest if the spool is full, and tells whether there
-// is room now. What is under way stays: the controller may have stored it.
-// Ends of runs are not dropped: somebody waits for each.
-func (s *Spool) makeRoom() bool {
-	if s.held < s.limit {
-		return true
-	}
-	lost := s.open.Len()
-	oldest := slices.IndexFunc(s.reports[s.unsent:], func(e entry) bool { return e.results > 0 })
-	switch {
-	case oldest >= 0:
-		oldest += s.unsent
-		lost = s.reports[oldest].results
-		saved := s.reports[oldest].report.GetRunEnds()
-		for _, e := range saved {
-			s.weight += endSize(e)
-		}
-		s.ends = append(saved, s.ends...)
-		s.reports = slices.Delete(s.reports, oldest, oldest+1)
-	case lost > 0:
-		s.open.Take()
-	default:
-		return false
-	}
-	s.held -= lost
-	s.dropped += uint64(lost)
-	return true
-}
-
-func (s *Spool) remove(n int) {
-	clear(s.reports[:n])
-	s.reports = s.reports[n:]
-	s.unsent = max(0, s.unsent-n)
+func pause(ctx context.Context, d time.Duration) {
+	_ = wait(ctx, nil, time.Now().Add(d)) // the caller looks at ctx
 }

@@ -7,6 +7,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +32,12 @@ type Sink interface {
 	EndRun(*synmeshv1.RunEnd)
 }
 
+// What a heartbeat tells of refusals, at most.
+const (
+	maxRefusals = 100
+	maxReason   = 500 // bytes
+)
+
 // maxRuns is how many runs an agent does at once.
 const maxRuns = 64
 
@@ -47,6 +56,7 @@ type Tasks struct {
 	lapse   *time.Timer // stops the timetable; nil while there is contact
 	entries map[string]*task
 	runs    map[string]*task
+	refused map[string]string // source of an entry that is not done -> why
 	wg      sync.WaitGroup
 }
 
@@ -58,7 +68,7 @@ type task struct {
 
 // New returns Tasks that have nothing to do yet. Run must be called after it.
 func New(p Prober, s Sink, log *slog.Logger) *Tasks {
-	t := &Tasks{prober: p, sink: s, log: log, entries: make(map[string]*task), runs: make(map[string]*task)}
+	t := &Tasks{prober: p, sink: s, log: log, entries: make(map[string]*task), runs: make(map[string]*task), refused: make(map[string]string)}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	return t
 }
@@ -88,6 +98,11 @@ func (t *Tasks) SetTimetable(m *synmeshv1.Timetable) {
 	for _, e := range m.GetEntries() {
 		wanted[e.GetSource()] = e
 	}
+	for source := range t.refused {
+		if wanted[source] == nil {
+			delete(t.refused, source)
+		}
+	}
 	for source, running := range t.entries {
 		if wanted[source] == nil {
 			running.cancel()
@@ -113,9 +128,13 @@ func (t *Tasks) startEntry(source string, e *synmeshv1.TimetableEntry, before *t
 	}
 	spec, err := checked(e.GetSpec())
 	if err != nil {
-		t.log.Error("measurement refused", "source", source, "reason", err)
+		if t.refused[source] != err.Error() { // every timetable has it
+			t.log.Error("measurement refused", "source", source, "reason", err)
+		}
+		t.refused[source] = err.Error()
 		return
 	}
+	delete(t.refused, source)
 	ctx, cancel := context.WithCancel(t.ctx)
 	now := &task{e, cancel, make(chan struct{})}
 	t.entries[source] = now
@@ -139,8 +158,23 @@ func (t *Tasks) startEntry(source string, e *synmeshv1.TimetableEntry, before *t
 	})
 }
 
-// StartRun begins a run, whose end will go to the sink.
-func (t *Tasks) StartRun(m *synmeshv1.StartRun) {
+// Refused returns the entries of the timetable that are not done, and why, in
+// the order of their sources: as many as a heartbeat takes.
+func (t *Tasks) Refused() (all []*synmeshv1.Refusal) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, source := range slices.Sorted(maps.Keys(t.refused)) {
+		if len(all) == maxRefusals {
+			break
+		}
+		reason := t.refused[source]
+		all = append(all, &synmeshv1.Refusal{Source: source, Reason: strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")})
+	}
+	return all
+}
+
+// StartRun begins a run at a time, or at once if that is past. Its end will go to the sink.
+func (t *Tasks) StartRun(m *synmeshv1.StartRun, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	run := m.GetRun()
@@ -160,11 +194,15 @@ func (t *Tasks) StartRun(m *synmeshv1.StartRun) {
 	t.wg.Go(func() {
 		defer cancel()
 		end := &synmeshv1.RunEnd{Run: run}
-		err := t.prober.Do(ctx, spec, func(r *probe.Result) {
-			r.Source = run
-			t.sink.Add(r)
-			end.Produced++
-		})
+		pause(ctx, time.Until(at))
+		err := ctx.Err()
+		if err == nil {
+			err = t.prober.Do(ctx, spec, func(r *probe.Result) {
+				r.Source = run
+				t.sink.Add(r)
+				end.Produced++
+			})
+		}
 		if err != nil && ctx.Err() == nil {
 			end.Error = err.Error()
 		} else if err != nil {
@@ -197,6 +235,13 @@ func (t *Tasks) Connected() {
 	}
 }
 
+// Runs tells how many runs go on.
+func (t *Tasks) Runs() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.runs)
+}
+
 // Disconnected is the opposite of Connected.
 func (t *Tasks) Disconnected() {
 	t.mu.Lock()
@@ -220,6 +265,7 @@ func (t *Tasks) stopEntries() {
 		e.cancel()
 		delete(t.entries, source)
 	}
+	clear(t.refused)
 }
 
 // checked returns the Spec of a message if it is valid and allowed.
@@ -235,6 +281,9 @@ func checked(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
 }
 
 func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -276,6 +276,18 @@ func TestAMeasurementIsRefused(t *testing.T) {
 				b.going(2) // the one before does not go on in its place
 				b.logged(tt.why)
 				b.logged("measurements/1")
+				b.SetTimetable(m)
+				if n := strings.Count(b.log.String(), "measurement refused"); n != 1 {
+					t.Errorf("the log tells of it %d times, want once", n)
+				}
+				if all := b.Refused(); len(all) != 1 || all[0].GetSource() != "measurements/1" || !strings.Contains(all[0].GetReason(), tt.why) {
+					t.Errorf("refused are %v, want measurements/1 because of %q", all, tt.why)
+				}
+				b.SetTimetable(table(1, 2))
+				b.going(1, 2)
+				if all := b.Refused(); len(all) != 0 {
+					t.Errorf("refused are %v, want none any more", all)
+				}
 			})
 		})
 	}
@@ -287,7 +299,7 @@ func TestARunIsRefused(t *testing.T) {
 			run(t, func(b *bench) {
 				spec := specOf(1)
 				tt.change(spec)
-				b.StartRun(&synmeshv1.StartRun{Run: "runs/a", Spec: spec})
+				b.StartRun(&synmeshv1.StartRun{Run: "runs/a", Spec: spec}, time.Time{})
 				if end := b.sink.end(t); end.GetRun() != "runs/a" || !strings.Contains(end.GetError(), tt.why) {
 					t.Errorf("got %v, want that runs/a ended because of %q", end, tt.why)
 				}
@@ -306,32 +318,32 @@ func TestARunEnds(t *testing.T) {
 	}{
 		{"when it is done, with the count of its results", func(b *bench) {
 			b.prober.ends[1] = 3
-			b.StartRun(start(1))
+			b.StartRun(start(1), time.Time{})
 			time.Sleep(time.Minute)
 		}, 3, ""},
 		{"when it fails, with the reason", func(b *bench) {
 			b.prober.fail[1] = errors.New("no source port is free")
-			b.StartRun(start(1))
+			b.StartRun(start(1), time.Time{})
 		}, 0, "no source port is free"},
 		{"when it is cancelled, with what it has found", func(b *bench) {
-			b.StartRun(start(1))
+			b.StartRun(start(1), time.Time{})
 			time.Sleep(2500 * time.Millisecond)
 			b.CancelRun("runs/1")
 		}, 3, "cancelled"},
 		{"when the controller is lost, for nobody waits", func(b *bench) {
-			b.StartRun(start(1))
+			b.StartRun(start(1), time.Time{})
 			time.Sleep(500 * time.Millisecond)
 			b.Disconnected()
 		}, 1, "cancelled"},
 		{"when the agent ends", func(b *bench) {
-			b.StartRun(start(1))
+			b.StartRun(start(1), time.Time{})
 			time.Sleep(500 * time.Millisecond)
 			b.stop()
 		}, 1, "cancelled"},
 		{"once, though it was asked for twice", func(b *bench) {
 			b.prober.ends[1] = 3
-			b.StartRun(start(1))
-			b.StartRun(start(1))
+			b.StartRun(start(1), time.Time{})
+			b.StartRun(start(1), time.Time{})
 			time.Sleep(time.Minute)
 		}, 3, ""},
 	}
@@ -357,12 +369,43 @@ func start(port int) *synmeshv1.StartRun {
 	return &synmeshv1.StartRun{Run: fmt.Sprint("runs/", port), Spec: specOf(port)}
 }
 
+func TestARunBeginsWhenItIsTime(t *testing.T) {
+	run(t, func(b *bench) {
+		began := time.Now()
+		b.prober.ends[1], b.prober.ends[2] = 1, 1
+		b.StartRun(start(1), began.Add(150*time.Millisecond))
+		b.StartRun(start(2), began.Add(-time.Hour))
+		b.begun(1, 0)
+		b.begun(2, 1)
+		time.Sleep(150*time.Millisecond - 1)
+		b.begun(1, 0)
+		time.Sleep(time.Nanosecond)
+		b.begun(1, 1)
+	})
+}
+
+func TestARunMayBeCancelledBeforeItBegins(t *testing.T) {
+	run(t, func(b *bench) {
+		b.StartRun(start(1), time.Now().Add(300*time.Millisecond))
+		synctest.Wait()
+		b.CancelRun("runs/1")
+		synctest.Wait()
+		if end := b.sink.end(t); end.GetError() != "cancelled" || end.GetProduced() != 0 {
+			t.Errorf("got %v, want that it was cancelled", end)
+		}
+		time.Sleep(time.Minute)
+		if n := b.sink.count("runs/1"); n != 0 {
+			t.Errorf("there are %d results of it", n)
+		}
+	})
+}
+
 func TestAnAgentDoesSoManyRunsAtOnce(t *testing.T) {
 	run(t, func(b *bench) {
 		for port := 1; port <= maxRuns; port++ {
-			b.StartRun(start(port))
+			b.StartRun(start(port), time.Time{})
 		}
-		b.StartRun(start(maxRuns + 1))
+		b.StartRun(start(maxRuns+1), time.Time{})
 		if end := b.sink.end(t); end.GetRun() != "runs/65" || !strings.Contains(end.GetError(), "64 runs are going on") {
 			t.Errorf("got %v, want that the 65th is refused", end)
 		}
@@ -370,7 +413,7 @@ func TestAnAgentDoesSoManyRunsAtOnce(t *testing.T) {
 		b.CancelRun("runs/1")
 		b.CancelRun("runs/none")
 		synctest.Wait()
-		b.StartRun(start(maxRuns + 1))
+		b.StartRun(start(maxRuns+1), time.Time{})
 		b.begun(65, 1)
 	})
 }
@@ -438,7 +481,7 @@ func TestNothingBeginsOnceRunHasReturned(t *testing.T) {
 		b.going()
 		b.Disconnected()
 		b.SetTimetable(table(2))
-		b.StartRun(start(3))
+		b.StartRun(start(3), time.Time{})
 		time.Sleep(time.Hour)
 		b.going()
 		if strings.Contains(b.log.String(), "expired") {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/synmesh/synmesh/controller"
+	"github.com/synmesh/synmesh/internal/measurement"
 )
 
 var version = "unknown" // set by the linker
@@ -31,10 +32,16 @@ func command() *cobra.Command {
 	var cfg controller.Config
 	var advertise, gossipListen, measurements string
 	c := &cobra.Command{
-		Use:   "probe-controller --data FOLDER --insecure",
+		Use:   "probe-controller --data FOLDER",
 		Short: "Plan, collect and serve what agents measure",
 		Long: `probe-controller is where agents connect to and operators ask: it hands out
-timetables and runs, keeps the results, and serves them over gRPC.`,
+timetables and runs, keeps the results, and serves them over gRPC.
+
+On its first start it makes a CA for the fleet in FOLDER/ca, an admin, and the
+admin's context file FOLDER/operator.yaml, for probectl --context. With --tls-cert,
+--tls-key and --tls-roots certificates come from your own PKI instead; each has one
+URI: spiffe://FLEET/controller/NAME, spiffe://FLEET/agent/NAME, or
+spiffe://FLEET/user/ROLE/NAME with viewer, operator or admin for a role.`,
 		Version: version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if advertise != "" {
@@ -46,7 +53,7 @@ timetables and runs, keeps the results, and serves them over gRPC.`,
 				return fmt.Errorf("--gossip-listen %q is not ADDRESS:PORT, as in 0.0.0.0:7946", gossipListen)
 			}
 			if measurements != "" {
-				if cfg.Measurements, err = controller.ReadMeasurements(measurements); err != nil {
+				if cfg.Measurements, err = measurement.ReadFile(measurements); err != nil {
 					return err
 				}
 			}
@@ -56,9 +63,6 @@ timetables and runs, keeps the results, and serves them over gRPC.`,
 				}
 			}
 			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			if cfg.Insecure {
-				cfg.Logger.Warn("--insecure: everything is said in plaintext, and anybody may read and command this controller")
-			}
 			ctl, err := controller.New(cfg)
 			if err != nil {
 				return err
@@ -68,13 +72,17 @@ timetables and runs, keeps the results, and serves them over gRPC.`,
 	}
 	f := c.Flags()
 	f.StringVar(&cfg.Name, "name", "", "name in the gossip, unique in the fleet (the host's name)")
-	f.StringVar(&cfg.DataDir, "data", "", "folder for the history")
+	f.StringVar(&cfg.DataDir, "data", "", "folder for the history, the registry and the CA")
 	f.DurationVar(&cfg.Retention, "retention", 0, "how long results are kept (168h)")
 	f.StringVar(&cfg.Listen, "listen", controller.DefaultListen, "gRPC address, for agents and operators")
 	f.StringVar(&measurements, "measurements", "", "YAML file of measurements to plan")
 	f.StringArrayVar(&cfg.Gossip.Seeds, "join", nil, "any member of the fleet as HOST:PORT, to gossip with; may be repeated")
 	f.StringVar(&gossipListen, "gossip-listen", "0.0.0.0:7946", "address to gossip on")
 	f.StringVar(&advertise, "advertise", "", "IP address that others reach this host at")
-	f.BoolVar(&cfg.Insecure, "insecure", false, "allow plaintext connections")
+	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM file with the controller's certificate, of an own PKI; it is watched for changes")
+	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM file with its key")
+	f.StringVar(&cfg.TLS.Roots, "tls-roots", "", "PEM file with the roots that all certificates of the fleet lead to")
+	c.MarkFlagsRequiredTogether("tls-cert", "tls-key", "tls-roots")
+	c.AddCommand(operatorCommand())
 	return c
 }

@@ -9,8 +9,9 @@ import (
 	"strings"
 
 	"github.com/charmbracelet/x/term"
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+
+	"github.com/synmesh/synmesh/internal/identity/contexts"
 )
 
 // app is what all commands share.
@@ -20,7 +21,7 @@ type app struct {
 
 	contextName string
 	controller  string
-	insecure    bool
+	saved       contexts.Context
 	output      format
 }
 
@@ -31,10 +32,14 @@ func (a *app) command() *cobra.Command {
 		Long: `probectl measures how long TCP handshakes take, from agents in many places or
 from this host, and shows what was measured before.
 
-Where a flag is not given, the variable PROBECTL_CONTROLLER, PROBECTL_INSECURE
-or PROBECTL_CONTEXT counts, and then the context: a file named NAME.yaml among
-the contexts in synmesh/contexts of your configuration folder, with
-"controller" and "insecure". The context is "default" if none is named.`,
+A context says which controller to ask, and who you are. It is a file: the one
+at a path such as ./alice.yaml, or of a NAME in synmesh/contexts of your
+configuration folder; "default" if none is named. The first is the operator.yaml
+in the controller's data folder; others are made by probectl user create. For
+certificates of your own PKI write one with "controller", "certificate", "key" and
+"roots", the last three names of files.
+
+Where a flag is not given, the variable PROBECTL_CONTROLLER or PROBECTL_CONTEXT counts.`,
 		Version: version, SilenceUsage: true, SilenceErrors: true, Args: a.noCommand,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return a.settle(c) },
@@ -45,10 +50,11 @@ the contexts in synmesh/contexts of your configuration folder, with
 		return usage(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
 	f := c.PersistentFlags()
-	f.StringVar(&a.contextName, "context", "", "context to take what is not given from (default)")
+	f.StringVar(&a.contextName, "context", "", "context: a path, or a name (default)")
 	f.StringVar(&a.controller, "controller", "", "controller as HOST:PORT")
-	f.BoolVar(&a.insecure, "insecure", false, "allow a plaintext connection to the controller")
-	c.AddCommand(a.runCommand(), a.traceCommand(), a.listenCommand(), a.getCommand(), a.matrixCommand())
+	c.AddCommand(a.runCommand(), a.traceCommand(), a.listenCommand(), a.getCommand(), a.matrixCommand(),
+		a.applyCommand(), a.diffCommand(), a.deleteCommand(), a.describeCommand(),
+		a.tokenCommand(), a.userCommand(), a.banCommand(), a.unbanCommand(), a.unlockCommand(), a.gossipCommand(), a.whoamiCommand())
 	return c
 }
 
@@ -65,65 +71,51 @@ func (a *app) settle(c *cobra.Command) error {
 	if chosen == "" {
 		chosen = a.env("PROBECTL_CONTEXT")
 	}
-	saved, err := readContext(chosen)
-	if err != nil {
+	var err error
+	if a.saved, err = readContext(chosen); err != nil {
 		return usage(err)
 	}
 	if !c.Flags().Changed("controller") {
 		if a.controller = a.env("PROBECTL_CONTROLLER"); a.controller == "" {
-			a.controller = saved.Controller
-		}
-	}
-	if !c.Flags().Changed("insecure") {
-		switch v := a.env("PROBECTL_INSECURE"); v {
-		case "":
-			a.insecure = saved.Insecure
-		case "1", "true":
-			a.insecure = true
-		case "0", "false":
-		default:
-			return usage(fmt.Errorf("PROBECTL_INSECURE is %q; it is 1 or 0", v))
+			a.controller = a.saved.Controller
 		}
 	}
 	return nil
 }
 
-// savedContext is a context file.
-type savedContext struct {
-	Controller string `yaml:"controller"`
-	Insecure   bool   `yaml:"insecure"`
-}
-
-// readContext reads the context of that name. If none was named and there is
-// none called default, that is as well.
-func readContext(name string) (savedContext, error) {
-	var c savedContext
-	named := name != ""
-	if !named {
-		name = "default"
+// readContext reads the context of that name, or at that path. If none was named
+// and there is none called default, that is as well.
+func readContext(name string) (contexts.Context, error) {
+	path, err := contextPath(name)
+	if err != nil || path == "" {
+		return contexts.Context{}, err
 	}
-	if strings.ContainsAny(name, `/\`) {
-		return c, fmt.Errorf("context %q: a name is wanted, not a path", name)
-	}
-	base, err := os.UserConfigDir()
-	if err != nil {
-		if named {
-			return c, fmt.Errorf("context %q: %w", name, err)
-		}
-		return c, nil // no home, no contexts
-	}
-	path := filepath.Join(base, "synmesh", "contexts", name+".yaml")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) && !named {
-		return c, nil
+	c, err := contexts.Read(path)
+	if errors.Is(err, os.ErrNotExist) && name == "" {
+		return contexts.Context{}, nil
 	}
 	if err != nil {
-		return c, fmt.Errorf("context %q: %w", name, err)
-	}
-	if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
-		return c, fmt.Errorf("context %q: %s: %w", name, path, err)
+		return contexts.Context{}, fmt.Errorf("context %q: %w", name, err)
 	}
 	return c, nil
+}
+
+// contextPath returns where the context of that name is. What has a slash or
+// ends in .yaml is a path itself.
+func contextPath(name string) (string, error) {
+	if strings.ContainsAny(name, `/\`) || strings.HasSuffix(name, ".yaml") {
+		return name, nil
+	}
+	base, err := os.UserConfigDir()
+	switch {
+	case err != nil && name != "":
+		return "", fmt.Errorf("context %q: %w", name, err)
+	case err != nil:
+		return "", nil // no home, no contexts
+	case name == "":
+		name = "default"
+	}
+	return filepath.Join(base, "synmesh", "contexts", name+".yaml"), nil
 }
 
 // terminal tells whether somebody is watching what is written there.

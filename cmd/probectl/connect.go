@@ -8,10 +8,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"github.com/synmesh/synmesh/internal/identity"
 )
 
 // reachWithin is how long a controller is waited for.
@@ -22,12 +23,13 @@ func (a *app) connect(ctx context.Context) (*grpc.ClientConn, error) {
 	if a.controller == "" {
 		return nil, usage(errors.New("no controller is known; name one with --controller HOST:PORT"))
 	}
-	if !a.insecure {
-		return nil, usage(errors.New("the connection would be plaintext, and anybody on the way could read and change it: allow it with --insecure"))
+	credentials, err := a.saved.Credentials()
+	if err != nil {
+		return nil, usage(fmt.Errorf("the context cannot be used: %w", err))
 	}
-	fmt.Fprintf(a.err, "warning: --insecure: the connection to %s is plaintext; anybody on the way can read and change it\n", a.controller)
+	a.warn(credentials)
 	conn, err := grpc.NewClient(a.controller,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(identity.ClientCredentials(identity.Fixed(credentials))),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
 	if err != nil {
 		return nil, usage(fmt.Errorf("controller %q: %w", a.controller, err))
@@ -39,6 +41,19 @@ func (a *app) connect(ctx context.Context) (*grpc.ClientConn, error) {
 		return nil, a.failed(ctx, err)
 	}
 	return conn, nil
+}
+
+// expiresSoon is how long before the end of a person's certificate they are told: nobody renews it for them.
+const expiresSoon = 14 * 24 * time.Hour
+
+// warn says that the certificate is going to expire.
+func (a *app) warn(c *identity.Credentials) {
+	leaf := c.Leaf()
+	left := time.Until(leaf.NotAfter)
+	if c.Identity.Kind != identity.User || left <= 0 || left > min(expiresSoon, leaf.NotAfter.Sub(leaf.NotBefore)/4) {
+		return
+	}
+	fmt.Fprintf(a.err, "your certificate expires on %s; have an admin make another: probectl user create\n", leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // failed gives a call's error the words and the exit code that it should have.
@@ -56,7 +71,7 @@ func (a *app) failed(ctx context.Context, err error) error {
 	case codes.DeadlineExceeded:
 		return &exit{exitController, fmt.Errorf("controller %s has not answered within %v; see that probe-controller runs there and that nothing on the way blocks it, or name another with --controller", a.controller, reachWithin)}
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return &exit{exitController, fmt.Errorf("controller %s does not let us: %s", a.controller, s.Message())}
+		return &exit{exitController, fmt.Errorf("controller %s does not let you: %s", a.controller, s.Message())}
 	case codes.Unimplemented:
 		return &exit{exitController, fmt.Errorf("controller %s does not know this call; it may be older than this probectl", a.controller)}
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.NotFound:

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,14 +21,17 @@ import (
 
 	"github.com/synmesh/synmesh/agent"
 	"github.com/synmesh/synmesh/controller"
+	"github.com/synmesh/synmesh/controller/api/apitest"
+	"github.com/synmesh/synmesh/internal/identity"
+	"github.com/synmesh/synmesh/internal/identity/contexts"
 	"github.com/synmesh/synmesh/internal/lab"
 	"github.com/synmesh/synmesh/probe"
 )
 
 func init() {
 	programs["agent"] = func() error {
-		cfg := agent.Config{Insecure: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-			Name: os.Args[1], Controllers: []string{os.Args[2]}, Labels: map[string]string{"dc": os.Args[3]}}
+		cfg := agent.Config{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			Controllers: []string{os.Args[1]}, Labels: map[string]string{"dc": os.Args[2]}, StateDir: os.Args[3]}
 		a, err := agent.New(cfg)
 		if err != nil {
 			return err
@@ -36,8 +40,16 @@ func init() {
 		defer stop()
 		return a.Run(ctx)
 	}
+	programs["enroll"] = func() error {
+		token, err := identity.ParseToken(os.Args[2])
+		if err != nil {
+			return err
+		}
+		_, err = agent.Enrol(context.Background(), agent.EnrolConfig{Controller: os.Args[1], Token: token, StateDir: os.Args[3]})
+		return err
+	}
 	programs["controller"] = func() error {
-		cfg := controller.Config{Insecure: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Name: "controller", DataDir: os.Args[1]}
+		cfg := controller.Config{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Name: "controller", DataDir: os.Args[1]}
 		cfg.Gossip.Listen = netip.MustParseAddrPort("127.0.0.1:0")
 		c, err := controller.New(cfg)
 		if err != nil {
@@ -57,6 +69,10 @@ type fleet struct {
 	operator   *lab.Node
 	controller *lab.Node
 	agents     map[string]*exec.Cmd
+	hosts      map[string]*lab.Node
+	states     map[string]string // folders
+	context    string            // the operator's file
+	links      map[string]*lab.Link
 }
 
 func must(t *testing.T, err error) {
@@ -69,21 +85,31 @@ func must(t *testing.T, err error) {
 // newFleet starts a controller and an agent for each data centre named.
 func newFleet(t *testing.T, centres ...string) *fleet {
 	t.Helper()
+	return newFarFleet(t, nil, centres...)
+}
+
+// newFarFleet is newFleet with some hosts at the end of a link with a delay.
+func newFarFleet(t *testing.T, delays map[string]time.Duration, centres ...string) *fleet {
+	t.Helper()
 	l, err := lab.New()
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })
-	f := &fleet{t: t, lab: l, agents: make(map[string]*exec.Cmd)}
+	f := &fleet{t: t, lab: l, agents: make(map[string]*exec.Cmd), hosts: make(map[string]*lab.Node), states: make(map[string]string), links: make(map[string]*lab.Link)}
 	f.router, err = l.Router("router")
 	must(t, err)
-	f.operator, f.controller = f.host("operator"), f.host("controller")
-	hosts := make(map[string]*lab.Node)
+	f.operator, f.controller = f.host("operator", delays), f.host("controller", delays)
 	for _, dc := range centres {
-		hosts[dc] = f.host(dc)
+		f.hosts[dc] = f.host(dc, delays)
 	}
 	must(t, l.Route())
-	f.start(f.controller, "controller", t.TempDir())
+	data := t.TempDir()
+	f.context = filepath.Join(data, "operator.yaml")
+	f.start(f.controller, "controller", data)
+	f.until("the controller answers", func(string) bool { return true }, "whoami")
 	for _, dc := range centres {
-		f.agents[dc] = f.start(hosts[dc], "agent", dc+"-1", f.address(), dc)
+		f.states[dc] = t.TempDir()
+		f.enrol(dc)
+		f.agents[dc] = f.start(f.hosts[dc], "agent", f.address(), dc, f.states[dc])
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for {
@@ -98,13 +124,29 @@ func newFleet(t *testing.T, centres ...string) *fleet {
 	}
 }
 
+// enrol uses up a new token for the state of an agent.
+func (f *fleet) enrol(dc string) {
+	f.t.Helper()
+	token, stderr, code := f.probectl("token", "create", "--agent", dc+"-1")
+	if code != 0 {
+		f.t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	c := command(f.t, "enroll", f.address(), strings.TrimSpace(token), f.states[dc])
+	must(f.t, f.hosts[dc].Start(c))
+	must(f.t, c.Wait())
+}
+
 func (f *fleet) address() string { return net.JoinHostPort(f.controller.Addr4().String(), "7400") }
 
-func (f *fleet) host(name string) *lab.Node {
+func (f *fleet) host(name string, delays map[string]time.Duration) *lab.Node {
 	f.t.Helper()
 	n, err := f.lab.Host(name)
 	must(f.t, err)
-	_, err = f.lab.Wire(n, f.router)
+	if delay, ok := delays[name]; ok {
+		f.links[name], err = f.lab.Link(n, f.router, lab.Impairment{Delay: delay})
+	} else {
+		_, err = f.lab.Wire(n, f.router)
+	}
 	must(f.t, err)
 	return n
 }
@@ -133,7 +175,7 @@ func command(t *testing.T, program string, args ...string) *exec.Cmd {
 // probectl runs a command on the operator's host.
 func (f *fleet) probectl(args ...string) (stdout, stderr string, code int) {
 	f.t.Helper()
-	return runOn(f.t, f.operator, append([]string{"--controller", f.address(), "--insecure"}, args...)...)
+	return runOn(f.t, f.operator, append([]string{"--controller", f.address(), "--context", f.context}, args...)...)
 }
 
 func runOn(t *testing.T, n *lab.Node, args ...string) (stdout, stderr string, code int) {
@@ -207,9 +249,6 @@ func TestARunGoesFromTheKeyboardToTheHistoryAndBack(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	if !strings.Contains(stderr, "warning: --insecure: the connection to "+f.address()+" is plaintext") {
-		t.Errorf("plaintext is not named in %q", stderr)
-	}
 	shown := results(t, stdout)
 	if len(shown) != 6 {
 		t.Fatalf("%d results, want 6: %s", len(shown), stdout)
@@ -257,6 +296,10 @@ func TestAControllerThatIsNotThereIsReportedInTime(t *testing.T) {
 	l, err := lab.New()
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })
+	someone := filepath.Join(t.TempDir(), "someone.yaml")
+	text, err := contexts.Context{State: state(apitest.NewMembers(t), "someone")}.Encode()
+	must(t, err)
+	must(t, identity.WriteFile(someone, text))
 	operator, err := l.Host("operator")
 	must(t, err)
 	controller, err := l.Host("controller")
@@ -269,7 +312,7 @@ func TestAControllerThatIsNotThereIsReportedInTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
-			_, stderr, code := runOn(t, operator, "--controller", address, "--insecure", "run", "10.0.0.1:9")
+			_, stderr, code := runOn(t, operator, "--controller", address, "--context", someone, "run", "10.0.0.1:9")
 			if code != 3 || !strings.Contains(stderr, "see that probe-controller runs there") {
 				t.Errorf("exit code %d, stderr %q", code, stderr)
 			}
@@ -304,7 +347,7 @@ func TestWhatTheControllerRefusesIsAUsageError(t *testing.T) {
 
 func TestAnInterruptedRunSaysWhatItHas(t *testing.T) {
 	f := newFleet(t, "fra")
-	c := command(t, "probectl", "--controller", f.address(), "--insecure", "run", "fra-1", "-c", "0", "-i", "0.1")
+	c := command(t, "probectl", "--controller", f.address(), "--context", f.context, "run", "fra-1", "-c", "0", "-i", "0.1")
 	var out bytes.Buffer
 	c.Stdout = &out
 	must(t, f.operator.Start(c))

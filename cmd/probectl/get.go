@@ -20,13 +20,14 @@ import (
 
 func (a *app) getCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "get agents|results", Short: "List agents or results",
+		Use: "get agents|members|measurements|results|tokens|users|audit", Short: "List what there is",
 		Args: a.noCommand,
 		RunE: func(*cobra.Command, []string) error {
-			return usage(errors.New("get what? write probectl get agents, or probectl get results"))
+			return usage(errors.New("get what? write probectl get agents, probectl get measurements, probectl get results, or another of probectl get --help"))
 		},
 	}
-	c.AddCommand(a.getAgentsCommand(), a.getResultsCommand())
+	c.AddCommand(a.getAgentsCommand(), a.getMeasurementsCommand(), a.getResultsCommand(),
+		a.getMembersCommand(), a.getTokensCommand("tokens"), a.getUsersCommand("users"), a.getAuditCommand())
 	return c
 }
 
@@ -93,14 +94,36 @@ type agentView struct {
 	Connect   *time.Time        `json:"connect_time,omitempty"`
 	LastSeen  *time.Time        `json:"last_seen_time,omitempty"`
 	Backlog   uint64            `json:"backlog"`
+	Produced  uint64            `json:"produced"`
 	Dropped   uint64            `json:"dropped"`
+	Drops     map[string]uint64 `json:"dropped_by_reason,omitempty"`
+	// Seconds by which the agent's clock is ahead of the controller's, and how far that may be off.
+	ClockOffset *float64          `json:"clock_offset_seconds,omitempty"`
+	ClockError  *float64          `json:"clock_error_seconds,omitempty"`
+	Refused     map[string]string `json:"refused,omitempty"` // source of a measurement -> why the agent does not do it
 }
 
 func viewOf(m *synmeshv1.Agent) agentView {
 	v := agentView{
 		Name: m.GetName(), State: strings.ToLower(strings.TrimPrefix(m.GetState().String(), "AGENT_STATE_")),
 		Labels: m.GetLabels(), Responder: m.GetResponder(), Version: m.GetVersion(), Stamping: m.GetStamping(),
-		Backlog: m.GetBacklog(), Dropped: m.GetDropped(),
+		Backlog: m.GetBacklog(), Produced: m.GetProduced(), Dropped: m.GetDropped(),
+	}
+	for _, d := range m.GetDrops() {
+		if v.Drops == nil {
+			v.Drops = make(map[string]uint64)
+		}
+		v.Drops[strings.ToLower(strings.TrimPrefix(d.GetReason().String(), "DROP_REASON_"))] += d.GetResults()
+	}
+	if m.GetClockOffset() != nil {
+		offset, within := m.GetClockOffset().AsDuration().Seconds(), m.GetClockError().AsDuration().Seconds()
+		v.ClockOffset, v.ClockError = &offset, &within
+	}
+	for _, r := range m.GetRefused() {
+		if v.Refused == nil {
+			v.Refused = make(map[string]string)
+		}
+		v.Refused[r.GetSource()] = r.GetReason()
 	}
 	if m.GetConnectTime() != nil {
 		connect, seen := m.GetConnectTime().AsTime(), m.GetLastSeenTime().AsTime()
@@ -127,12 +150,12 @@ func (a *app) printAgents(agents []*synmeshv1.Agent) error {
 	}
 	t := &table{left: 4, header: []string{"NAME", "STATE", "LABELS", "RESPONDER", "LAST SEEN"}, alarm: make(map[int]bool)}
 	if a.output != asTable {
-		t.header = append(t.header, "CONNECTED", "STAMPING", "BACKLOG", "DROPPED", "VERSION")
+		t.header = append(t.header, "CONNECTED", "STAMPING", "BACKLOG", "DROPPED", "CLOCK", "REFUSED", "VERSION")
 	}
 	for i, v := range views {
 		row := []string{v.Name, v.State, labels(v.Labels), v.Responder, ago(v.LastSeen)}
 		if a.output != asTable {
-			row = append(row, ago(v.Connect), v.Stamping, fmt.Sprint(v.Backlog), fmt.Sprint(v.Dropped), v.Version)
+			row = append(row, ago(v.Connect), v.Stamping, fmt.Sprint(v.Backlog), v.dropped(), v.clock(), fmt.Sprint(len(v.Refused)), v.Version)
 		}
 		t.rows = append(t.rows, row)
 		t.alarm[i] = v.State == "disconnected"
@@ -145,6 +168,26 @@ func (a *app) printAgents(agents []*synmeshv1.Agent) error {
 		return nil
 	}
 	return print(a.out, t)
+}
+
+// dropped shows how many results were dropped, and why.
+func (v *agentView) dropped() string {
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(v.Drops)) {
+		parts = append(parts, fmt.Sprintf("%s %d", reason, v.Drops[reason]))
+	}
+	if len(parts) == 0 {
+		return fmt.Sprint(v.Dropped)
+	}
+	return fmt.Sprintf("%d (%s)", v.Dropped, strings.Join(parts, ", "))
+}
+
+// clock shows by how much the agent's clock is ahead.
+func (v *agentView) clock() string {
+	if v.ClockOffset == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%+.1fms +-%.1fms", *v.ClockOffset*1e3, *v.ClockError*1e3)
 }
 
 func labels(m map[string]string) string {

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/x509"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/synmesh/synmesh/controller/api/apitest"
+	"github.com/synmesh/synmesh/internal/identity"
+	"github.com/synmesh/synmesh/internal/identity/contexts"
 	"github.com/synmesh/synmesh/internal/lab"
 )
 
@@ -40,9 +46,32 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
 			e.Setenv("HOME", e.WorkDir)
-			return nil
+			// A context of somebody who is known nowhere.
+			text, err := contexts.Context{Controller: "127.0.0.1:1", State: state(apitest.NewMembers(t), "nobody")}.Encode()
+			if err != nil {
+				return err
+			}
+			dir := filepath.Join(e.WorkDir, "config/synmesh/contexts")
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return err
+			}
+			return identity.WriteFile(filepath.Join(dir, "fra.yaml"), text)
 		},
 	})
+}
+
+// state is that of a new admin of a fleet.
+func state(m *apitest.Members, name string) *identity.State {
+	c := m.NewUser(name, identity.Admin, 0)
+	s := &identity.State{Generation: 1, Key: c.Certificate.PrivateKey.(*ecdsa.PrivateKey), Roots: m.CA.Roots()}
+	for _, der := range c.Certificate.Certificate {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			panic(err)
+		}
+		s.Chain = append(s.Chain, cert)
+	}
+	return s
 }
 
 // exits CODE COMMAND... runs a command that has to end with that exit code.

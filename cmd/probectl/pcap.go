@@ -11,7 +11,7 @@ import (
 
 	"github.com/synmesh/synmesh/probe"
 	"github.com/synmesh/synmesh/probe/engine"
-	"github.com/synmesh/synmesh/probe/packet"
+	"github.com/synmesh/synmesh/probe/pcap"
 	"github.com/synmesh/synmesh/probe/record"
 )
 
@@ -19,7 +19,7 @@ import (
 type recording struct {
 	path string // of the pcapng file; "" for none
 	file *os.File
-	pcap *packet.PcapWriter
+	pcap *pcap.Writer
 	rec  *record.Recorder
 	left int // results to come, if they have an end
 }
@@ -38,7 +38,7 @@ func openRecording(e *engine.Engine, spec *probe.Spec, remotes []netip.AddrPort,
 			return nil, err
 		}
 		comment := fmt.Sprintf("TCP handshakes, mode %v: only packets of probectl's own source ports, cut at %d bytes", spec.Mode, record.SnapLen)
-		r.pcap = packet.NewPcapWriter(r.file, "probectl "+version, comment, record.SnapLen)
+		r.pcap = pcap.NewWriter(r.file, "probectl "+version, comment, record.SnapLen)
 	}
 	var err error
 	r.rec, err = record.New(record.Config{Ports: engine.DefaultPorts, Holds: e.Holds, Remotes: remotes, File: r.pcap, Each: each})

@@ -48,7 +48,7 @@ func (a *app) runHere(ctx context.Context, spec probe.Spec, pcap string, r *runR
 		if spec.Timeout > connect.MaxWait {
 			fmt.Fprintf(a.err, "mode connect waits %v for an answer, not %v: then the kernel would send the SYN again\n", connect.MaxWait, spec.Timeout)
 		}
-		return connect.New(connect.Config{}).Do(ctx, spec, emit)
+		return held(connect.New(connect.Config{}), os.Geteuid()).Do(ctx, spec, emit)
 	}
 	e, err := openEngine()
 	if err != nil {
@@ -74,7 +74,7 @@ func measure(ctx context.Context, e *engine.Engine, spec probe.Spec, rec *record
 	g.Go(func() error {
 		defer stop()
 		rec.begin()
-		return e.Do(running, spec, func(res *probe.Result) {
+		return held(e, os.Geteuid()).Do(running, spec, func(res *probe.Result) {
 			emit(res)
 			rec.result()
 		})

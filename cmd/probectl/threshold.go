@@ -54,7 +54,7 @@ func parseThreshold(text string) (threshold, error) {
 		t.value = (*probe.Summary).Loss
 		number, isPercent := strings.CutSuffix(value, "%")
 		f, err := strconv.ParseFloat(number, 64)
-		if err != nil || f < 0 {
+		if err != nil || !(f >= 0) || math.IsInf(f, 1) { // nothing is above or below NaN
 			return t, fmt.Errorf("%q is not a percentage", value)
 		}
 		if t.limit = f; isPercent {

@@ -4,6 +4,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,19 +23,43 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/synmesh/synmesh/controller/api/access"
 	"github.com/synmesh/synmesh/controller/api/agents"
+	"github.com/synmesh/synmesh/controller/api/enrolments"
 	"github.com/synmesh/synmesh/controller/api/fleets"
+	"github.com/synmesh/synmesh/controller/api/identities"
+	"github.com/synmesh/synmesh/controller/api/measurements"
 	"github.com/synmesh/synmesh/controller/api/results"
 	"github.com/synmesh/synmesh/controller/api/runs"
+	"github.com/synmesh/synmesh/controller/catalogue"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
+	"github.com/synmesh/synmesh/controller/plan"
+	"github.com/synmesh/synmesh/internal/gossip"
+	"github.com/synmesh/synmesh/internal/identity"
 )
 
 // maxMessage is the largest message that is taken, in bytes.
 const maxMessage = 1 << 20
 
+// readBuffer is what each connection keeps for reading, in bytes.
+const readBuffer = 4 << 10
+
+// handshakeWithin is how long a client may take until it is connected.
+const handshakeWithin = 20 * time.Second
+
+// maxStreams is how many calls a connection may have under way.
+const maxStreams = 100
+
 // stopWithin is how long calls under way get to end when the server stops.
 const stopWithin = 3 * time.Second
+
+// Registry is all that is asked of the registry.
+type Registry interface {
+	access.Registry
+	enrolments.Registry
+	identities.Registry
+}
 
 // History is all that the services ask of the history.
 type History interface {
@@ -44,10 +69,22 @@ type History interface {
 
 // Config has no optional fields.
 type Config struct {
-	Fleet   *fleet.Fleet
-	Feed    *feed.Feed
-	History History
-	Logger  *slog.Logger
+	Fleet     *fleet.Fleet
+	Feed      *feed.Feed
+	History   History
+	Catalogue *catalogue.Catalogue
+	Plan      func() *plan.Plan
+	// Identity is the controller's own certificate, and Registry who else belongs
+	// to the fleet, whose certificates lead to Roots.
+	Identity identity.Source
+	Registry Registry
+	Roots    []*x509.Certificate
+	// Files, Sign and Follow are what agents need to gossip; see enrolments.Config.
+	Files  func() (map[string][]byte, error)
+	Sign   func(gossip.Peer) (gossip.Announcement, error)
+	Follow func(ctx context.Context, agent, version string) (next string, files map[string][]byte, err error)
+	Keys   identities.Keys
+	Logger *slog.Logger
 }
 
 // Server is the gRPC server with all services.
@@ -56,6 +93,7 @@ type Server struct {
 	health *health.Server
 	fleet  *fleet.Fleet
 	agents *agents.Service
+	guard  *access.Guard
 }
 
 // New returns a Server that does not listen yet.
@@ -68,19 +106,28 @@ func New(c Config) (*Server, error) {
 		c.Logger.Error("a request made the controller panic", "panic", p, "stack", string(debug.Stack()))
 		return status.Error(codes.Internal, "the controller failed on this request; its log says where")
 	})
-	s := &Server{fleet: c.Fleet, health: health.NewServer(), grpc: grpc.NewServer(
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), validate.UnaryServerInterceptor(v)),
-		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), validate.StreamServerInterceptor(v)),
+	guard := access.New(c.Registry, c.Logger)
+	s := &Server{fleet: c.Fleet, health: health.NewServer(), guard: guard, grpc: grpc.NewServer(
+		grpc.Creds(identity.ServerCredentials(c.Identity)),
+		grpc.ChainUnaryInterceptor(guard.Unary, recovery.UnaryServerInterceptor(recovered), validate.UnaryServerInterceptor(v)),
+		grpc.ChainStreamInterceptor(guard.Stream, recovery.StreamServerInterceptor(recovered), validate.StreamServerInterceptor(v)),
 		grpc.MaxRecvMsgSize(maxMessage),
+		// Of thousands of sessions few have anything under way, and TLS has its own buffers.
+		grpc.ReadBufferSize(readBuffer),
+		// Who is not known yet, or does nothing, gets little of our memory.
+		grpc.ConnectionTimeout(handshakeWithin), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.WaitForHandlers(true), // also where Stop cuts them off
 		// Without this, gRPC hangs up on clients that ping more often than every 5 minutes.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 	)}
-	s.agents = agents.Register(s.grpc, agents.Config{Fleet: c.Fleet, Feed: c.Feed, History: c.History, Logger: c.Logger})
+	s.agents = agents.Register(s.grpc, agents.Config{Admit: guard.Admit, Fleet: c.Fleet, Feed: c.Feed, History: c.History, Logger: c.Logger})
 	runs.Register(s.grpc, runs.Config{Fleet: c.Fleet, Feed: c.Feed, Logger: c.Logger})
 	results.Register(s.grpc, c.History, c.Fleet)
 	fleets.Register(s.grpc, c.Fleet)
+	measurements.Register(s.grpc, measurements.Config{Catalogue: c.Catalogue, Plan: c.Plan, Fleet: c.Fleet})
+	enrolments.Register(s.grpc, enrolments.Config{Registry: c.Registry, Roots: c.Roots, Files: c.Files, Sign: c.Sign, Follow: c.Follow})
+	identities.Register(s.grpc, identities.Config{Registry: c.Registry, Roots: c.Roots, Keys: c.Keys})
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
@@ -101,6 +148,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		s.grpc.Stop()
 	}
 	<-stopped
+	s.guard.Wait()
 	s.agents.Wait()
 	if errors.Is(err, grpc.ErrServerStopped) {
 		err = nil

@@ -24,9 +24,13 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/synmesh/synmesh/controller/api/apitest"
+	"github.com/synmesh/synmesh/controller/catalogue"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/controller/history"
+	"github.com/synmesh/synmesh/controller/plan"
+	"github.com/synmesh/synmesh/internal/gossip"
+	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
@@ -37,15 +41,18 @@ type bench struct {
 	*testing.T
 	fleet   *fleet.Fleet
 	history *apitest.History
-	conn    *grpc.ClientConn
-	log     strings.Builder // to be read when all is at rest
+	members *apitest.Members
+	pipe    *bufconn.Listener
+	conn    *grpc.ClientConn // an admin's
+	log     strings.Builder  // to be read when all is at rest
 	stop    func()
+	rotated chan struct{} // closed when there are other keys for the gossip
 }
 
 func bubble(t *testing.T, f func(*bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{T: t, fleet: fleet.New(), history: &apitest.History{}}
+		b := &bench{T: t, fleet: fleet.New(), history: &apitest.History{}, rotated: make(chan struct{})}
 		b.serve(b.history)
 		f(b)
 	})
@@ -53,14 +60,15 @@ func bubble(t *testing.T, f func(*bench)) {
 
 func (b *bench) serve(h History) {
 	b.Helper()
-	s, err := New(Config{Fleet: b.fleet, Feed: feed.New(), History: h, Logger: slog.New(slog.NewTextHandler(&b.log, nil))})
+	b.members = apitest.NewMembers(b)
+	s, err := New(b.config(h))
 	if err != nil {
 		b.Fatal(err)
 	}
-	pipe := bufconn.Listen(64 << 10)
+	b.pipe = bufconn.Listen(64 << 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	go func() { ran <- s.Run(ctx, pipe) }()
+	go func() { ran <- s.Run(ctx, b.pipe) }()
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ran; err != nil {
@@ -68,12 +76,52 @@ func (b *bench) serve(h History) {
 		}
 	})
 	b.Cleanup(b.stop)
-	b.conn = apitest.Connect(b, pipe)
+	b.conn = b.as(b.members.User(identity.Admin, 0))
+}
+
+func (b *bench) config(h History) Config {
+	return Config{
+		Fleet: b.fleet, Feed: feed.New(), History: h, Logger: slog.New(slog.NewTextHandler(&b.log, nil)),
+		Catalogue: catalogue.New(nil, b.members.Registry), Plan: func() *plan.Plan { return &plan.Plan{} },
+		Identity: b.members.Self, Registry: b.members.Registry, Roots: b.members.CA.Roots(),
+		Files: func() (map[string][]byte, error) { return map[string][]byte{"gossip.json": []byte("{}")}, nil },
+		Sign: func(p gossip.Peer) (gossip.Announcement, error) {
+			return gossip.Announce(p, b.members.CA.Fleet(), time.Now().Add(time.Hour), b.members.CA.Announcer())
+		},
+		Follow: func(ctx context.Context, _, version string) (string, map[string][]byte, error) {
+			if version == "" {
+				return "1", nil, nil
+			}
+			<-b.rotated
+			return "2", map[string][]byte{"gossip.json": []byte("a secret")}, nil
+		},
+		Keys: keys{},
+	}
+}
+
+// keys are those of a gossip that there is not.
+type keys struct{}
+
+// Change implements identities.Keys.
+func (keys) Change(identity.Identity, string) (func(context.Context) (int, error), error) {
+	return func(context.Context) (int, error) { return 0, nil }, nil
+}
+
+// as returns a connection of somebody.
+func (b *bench) as(who *identity.Credentials) *grpc.ClientConn {
+	b.Helper()
+	return apitest.Connect(b, b.pipe, identity.ClientCredentials(identity.Fixed(who)))
+}
+
+// agent enrols an agent and returns its connection.
+func (b *bench) agent(name string) *grpc.ClientConn {
+	b.Helper()
+	return b.as(b.members.Agent(name))
 }
 
 func (b *bench) join(name string) *apitest.Agent {
 	b.Helper()
-	a, _ := apitest.Join(b, b.conn, &synmeshv1.Hello{Name: name, Labels: map[string]string{"dc": name[:3]}, Epoch: 5, Responder: "10.0.0.1:7401"})
+	a, _ := apitest.Join(b, b.agent(name), &synmeshv1.Hello{Name: name, Labels: map[string]string{"dc": name[:3]}, Epoch: 5, Responder: "10.0.0.1:7401"})
 	return a
 }
 
@@ -93,9 +141,9 @@ func spec(count int64, targets ...string) *synmeshv1.ProbeSpec {
 }
 
 func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
-	session := func(first *synmeshv1.SessionRequest, more ...*synmeshv1.SessionRequest) func(context.Context, *grpc.ClientConn) error {
-		return func(ctx context.Context, conn *grpc.ClientConn) error {
-			stream, err := synmeshv1.NewAgentServiceClient(conn).Session(ctx)
+	session := func(first *synmeshv1.SessionRequest, more ...*synmeshv1.SessionRequest) func(context.Context, *bench) error {
+		return func(ctx context.Context, b *bench) error {
+			stream, err := synmeshv1.NewAgentServiceClient(b.agent("fra-1")).Session(ctx)
 			if err != nil {
 				return err
 			}
@@ -118,30 +166,30 @@ func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
 	for i := range 33 {
 		labels[fmt.Sprint("l", i)] = "x"
 	}
-	run := func(req *synmeshv1.RunRequest) func(context.Context, *grpc.ClientConn) error {
-		return func(ctx context.Context, conn *grpc.ClientConn) error {
-			stream, err := synmeshv1.NewRunServiceClient(conn).Run(ctx, req)
+	run := func(req *synmeshv1.RunRequest) func(context.Context, *bench) error {
+		return func(ctx context.Context, b *bench) error {
+			stream, err := synmeshv1.NewRunServiceClient(b.conn).Run(ctx, req)
 			if err == nil {
 				_, err = stream.Recv()
 			}
 			return err
 		}
 	}
-	list := func(req *synmeshv1.ListResultsRequest) func(context.Context, *grpc.ClientConn) error {
-		return func(ctx context.Context, conn *grpc.ClientConn) error {
-			_, err := synmeshv1.NewResultServiceClient(conn).ListResults(ctx, req)
+	list := func(req *synmeshv1.ListResultsRequest) func(context.Context, *bench) error {
+		return func(ctx context.Context, b *bench) error {
+			_, err := synmeshv1.NewResultServiceClient(b.conn).ListResults(ctx, req)
 			return err
 		}
 	}
-	matrix := func(req *synmeshv1.MatrixRequest) func(context.Context, *grpc.ClientConn) error {
-		return func(ctx context.Context, conn *grpc.ClientConn) error {
-			_, err := synmeshv1.NewResultServiceClient(conn).Matrix(ctx, req)
+	matrix := func(req *synmeshv1.MatrixRequest) func(context.Context, *bench) error {
+		return func(ctx context.Context, b *bench) error {
+			_, err := synmeshv1.NewResultServiceClient(b.conn).Matrix(ctx, req)
 			return err
 		}
 	}
 	tests := []struct {
 		name  string
-		call  func(context.Context, *grpc.ClientConn) error
+		call  func(context.Context, *bench) error
 		words string
 	}{
 		{"an agent with a bad name", session(hello(&synmeshv1.Hello{Name: "fra 1"})), "hello.name"},
@@ -160,8 +208,8 @@ func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
 		{"a matrix by nothing", matrix(&synmeshv1.MatrixRequest{Source: "runs/a"}), "group_by"},
 		{"a matrix of two days", matrix(&synmeshv1.MatrixRequest{Source: "runs/a", GroupBy: "dc", Window: durationpb.New(48 * time.Hour)}), "window"},
 		{"a matrix of no time", matrix(&synmeshv1.MatrixRequest{Source: "runs/a", GroupBy: "dc", Window: durationpb.New(0)}), "window"},
-		{"a page of agents that is too large", func(ctx context.Context, conn *grpc.ClientConn) error {
-			_, err := synmeshv1.NewFleetServiceClient(conn).ListAgents(ctx, &synmeshv1.ListAgentsRequest{PageSize: 10_001})
+		{"a page of agents that is too large", func(ctx context.Context, b *bench) error {
+			_, err := synmeshv1.NewFleetServiceClient(b.conn).ListAgents(ctx, &synmeshv1.ListAgentsRequest{PageSize: 10_001})
 			return err
 		}, "page_size"},
 	}
@@ -169,7 +217,7 @@ func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(b *bench) {
 				b.join("nyc-1")
-				err := tt.call(b.Context(), b.conn)
+				err := tt.call(b.Context(), b)
 				wantStatus(t, err, codes.InvalidArgument, tt.words)
 				if strings.Contains(status.Convert(err).Message(), "\n") {
 					t.Errorf("the message has several lines: %v", err)
@@ -267,7 +315,7 @@ func TestARequestThatPanicsTakesNothingElseAlong(t *testing.T) {
 		b.serve(broken{&apitest.History{}})
 		_, err := synmeshv1.NewResultServiceClient(b.conn).ListResults(t.Context(), &synmeshv1.ListResultsRequest{})
 		wantStatus(t, err, codes.Internal, "the controller failed on this request; its log says where")
-		a := apitest.Open(t, b.conn)
+		a := apitest.Open(t, b.agent("fra-1"))
 		a.Hello(&synmeshv1.Hello{Name: "fra-1"})
 		_, err = a.End()
 		wantStatus(t, err, codes.Internal, "the controller failed on this request; its log says where")
@@ -321,7 +369,7 @@ func TestHealthAndReflectionAreServed(t *testing.T) {
 		for _, s := range m.GetListServicesResponse().GetService() {
 			services[s.GetName()] = true
 		}
-		for _, s := range []string{"AgentService", "RunService", "ResultService", "FleetService"} {
+		for _, s := range []string{"AgentService", "EnrolmentService", "IdentityService", "MeasurementService", "RunService", "ResultService", "FleetService"} {
 			if !services["synmesh.v1."+s] {
 				b.Errorf("reflection does not tell of %s", s)
 			}
@@ -329,6 +377,7 @@ func TestHealthAndReflectionAreServed(t *testing.T) {
 		if err := info.CloseSend(); err != nil {
 			b.Fatal(err)
 		}
+		synctest.Wait() // until the watch has begun
 		b.stop()
 		<-watched
 		if !slices.Equal(seen, []string{"SERVING", "NOT_SERVING"}) {
@@ -344,14 +393,14 @@ func TestRunEndsWithAllThatGoesOn(t *testing.T) {
 		within time.Duration
 	}{
 		{"at once, if nothing does", func(*bench) func() { return func() {} }, 0},
-		{"at once, with agents that are told why", func(b *bench) func() {
+		{"after two seconds, with agents that do not leave by themselves and are told why", func(b *bench) func() {
 			a := b.join("fra-1")
 			return func() {
 				_, err := a.End()
 				wantStatus(b, err, codes.Unavailable, "the controller is stopping; connect again later")
 			}
-		}, 0},
-		{"at once, with runs whose agents are lost", func(b *bench) func() {
+		}, 2 * time.Second},
+		{"so too with runs whose agents are lost", func(b *bench) func() {
 			a := b.join("fra-1")
 			stream, err := synmeshv1.NewRunServiceClient(b.conn).Run(b.Context(), &synmeshv1.RunRequest{Spec: spec(0, "a:1")})
 			if err != nil {
@@ -369,9 +418,9 @@ func TestRunEndsWithAllThatGoesOn(t *testing.T) {
 					b.Errorf("the run ends with %v", err)
 				}
 			}
-		}, 0},
+		}, 2 * time.Second},
 		{"after three seconds, with those that do not end", func(b *bench) func() {
-			a := apitest.Open(b, b.conn) // and no hello
+			a := apitest.Open(b, b.agent("fra-1")) // and no hello
 			synctest.Wait()
 			return func() {
 				if _, err := a.End(); err == nil {
@@ -396,7 +445,8 @@ func TestRunEndsWithAllThatGoesOn(t *testing.T) {
 }
 
 func TestRunSaysWhyItCannotServe(t *testing.T) {
-	s, err := New(Config{Fleet: fleet.New(), Feed: feed.New(), History: &apitest.History{}, Logger: slog.New(slog.DiscardHandler)})
+	b := &bench{T: t, fleet: fleet.New(), members: apitest.NewMembers(t)}
+	s, err := New(b.config(&apitest.History{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,9 @@ type Event struct {
 	Report *synmeshv1.Report
 }
 
-// queueLen is how many events may wait for a slow reader.
-const queueLen = 1024
+// queueLen is how many events may wait for a reader that is late: a large fleet
+// reports all at once.
+const queueLen = 1 << 14
 
 // Feed is safe for concurrent use.
 type Feed struct {

@@ -6,9 +6,12 @@ package fleet
 import (
 	"cmp"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/synmesh/synmesh/internal/selector"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
@@ -34,12 +37,33 @@ type Agent struct {
 	State     State
 	Connect   time.Time // when the session began
 	LastSeen  time.Time
-	Dropped   uint64 // results, since its epoch began
-	Backlog   uint64 // results, at its last heartbeat
+	Health    // as its last heartbeat told
+}
+
+// Health is what an agent says of itself.
+type Health struct {
+	Produced uint64 // results it has taken in, in the life of its spool's folder
+	Dropped  uint64 // of them, for all reasons together
+	Drops    []*synmeshv1.DropCount
+	Backlog  uint64 // of them, those that are not acknowledged
+	// ClockOffset is by how much its clock is ahead of this host's, give or take ClockError; if ClockKnown.
+	ClockOffset, ClockError time.Duration
+	ClockKnown              bool
+	Refused                 []*synmeshv1.Refusal // of its timetable
 }
 
 // Forget is how long an agent is known after its session has ended.
 const Forget = time.Hour
+
+// Return is the time over which agents that are sent away come back.
+const Return = 30 * time.Second
+
+// drainWithin is how long agents get to finish what is under way.
+const drainWithin = 2 * time.Second
+
+// Newer is why a session ends when the same agent begins another. An agent that
+// is told this while its stream is well is not the only one with its certificate.
+const Newer = "a newer session of this agent has begun; two hosts must not share a state folder"
 
 // queueLen is how many messages may wait for a slow agent before its session is ended.
 const queueLen = 256
@@ -50,6 +74,7 @@ type Fleet struct {
 	agents   map[string]*member
 	sessions uint64 // begun
 	gossiped []Agent
+	draining bool
 	changed  chan struct{}
 }
 
@@ -91,7 +116,7 @@ func (f *Fleet) Connect(a Agent, first *synmeshv1.SessionResponse) *Session {
 	f.notify()
 	f.mu.Unlock()
 	if old != nil && old.session != nil {
-		old.session.End("a newer session of this agent has begun; if two agents have this name, rename one")
+		old.session.End(Newer)
 	}
 	return s
 }
@@ -140,13 +165,18 @@ func (s *Session) Heard(h *synmeshv1.Heartbeat) {
 	}
 	m.LastSeen = time.Now()
 	if h != nil {
-		m.Dropped, m.Backlog = h.GetDropped(), h.GetBacklog()
+		m.Health = Health{
+			Produced: h.GetProduced(), Dropped: h.GetDropped(), Drops: h.GetDrops(), Backlog: h.GetBacklog(), Refused: h.GetRefused(),
+			ClockOffset: h.GetClockOffset().AsDuration(), ClockError: h.GetClockError().AsDuration(), ClockKnown: h.GetClockOffset() != nil,
+		}
 	}
 }
 
-// Drain ends all sessions.
+// Drain asks all agents to end their sessions when what is under way is stored,
+// gives them a moment, and ends the sessions that are left. No more begin.
 func (f *Fleet) Drain(why string) {
 	f.mu.Lock()
+	f.draining = true
 	var sessions []*Session
 	for _, m := range f.agents {
 		if m.session != nil {
@@ -155,8 +185,29 @@ func (f *Fleet) Drain(why string) {
 	}
 	f.mu.Unlock()
 	for _, s := range sessions {
-		s.End(why)
+		s.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Drain{
+			Drain: &synmeshv1.Drain{Reason: why, RetryDelay: durationpb.New(rand.N(Return))}}})
 	}
+	late := time.NewTimer(drainWithin)
+	defer late.Stop()
+	for i, s := range sessions {
+		select {
+		case <-s.Done():
+			continue
+		case <-late.C:
+		}
+		for _, s := range sessions[i:] {
+			s.End(why)
+		}
+		return
+	}
+}
+
+// Draining tells whether no more sessions are to begin.
+func (f *Fleet) Draining() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.draining
 }
 
 // SetGossiped tells who gossip tells of.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/synmesh/synmesh/internal/selector"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
@@ -142,12 +143,14 @@ func TestWhatAnAgentSaysOfItselfIsKept(t *testing.T) {
 		f, began := New(), time.Now()
 		s := connect(f, "fra-1")
 		time.Sleep(time.Second)
-		s.Heard(&synmeshv1.Heartbeat{Dropped: 3, Backlog: 4})
+		s.Heard(&synmeshv1.Heartbeat{Dropped: 3, Backlog: 4, Produced: 9, ClockOffset: durationpb.New(time.Second), ClockError: durationpb.New(5),
+			Drops: []*synmeshv1.DropCount{{Reason: synmeshv1.DropReason_DROP_REASON_FULL, Results: 3}}, Refused: []*synmeshv1.Refusal{{Source: "measurements/web"}}})
 		time.Sleep(time.Second)
 		s.Heard(nil) // a report
 		time.Sleep(time.Second)
 		a := f.Agents(selector.Selector{})[0]
-		if a.Dropped != 3 || a.Backlog != 4 || !a.Connect.Equal(began) || !a.LastSeen.Equal(began.Add(2*time.Second)) {
+		if a.Dropped != 3 || a.Backlog != 4 || a.Produced != 9 || !a.ClockKnown || a.ClockOffset != time.Second || a.ClockError != 5 ||
+			a.Drops[0].GetResults() != 3 || a.Refused[0].GetSource() != "measurements/web" || !a.Connect.Equal(began) || !a.LastSeen.Equal(began.Add(2*time.Second)) {
 			t.Errorf("got %+v", a)
 		}
 		s.End("gone")
@@ -199,14 +202,26 @@ func TestChangesOfWhoIsConnectedAreTold(t *testing.T) {
 }
 
 func TestDrainEndsAllSessions(t *testing.T) {
-	f := New()
-	a, b := connect(f, "fra-1"), connect(f, "nyc-1")
-	a.End("before")
-	f.Drain("the controller is stopping")
-	if !isDone(b) || b.Why() != "the controller is stopping" || a.Why() != "before" {
-		t.Errorf("the sessions ended because of %q and %q", a.Why(), b.Why())
-	}
-	wantList(t, f, "", "fra-1 disconnected", "nyc-1 disconnected")
+	synctest.Test(t, func(t *testing.T) {
+		f, began := New(), time.Now()
+		a, b, c := connect(f, "fra-1"), connect(f, "nyc-1"), connect(f, "sin-1")
+		a.End("before")
+		go func() { // an agent that does as it is asked
+			<-c.Queue()
+			if m := (<-c.Queue()).GetDrain(); m.GetReason() != "the controller is stopping" || m.GetRetryDelay().AsDuration() >= Return {
+				t.Errorf("the agent is told %v", m)
+			}
+			c.End("it left")
+		}()
+		f.Drain("the controller is stopping")
+		if !isDone(b) || b.Why() != "the controller is stopping" || a.Why() != "before" || c.Why() != "it left" || !f.Draining() {
+			t.Errorf("the sessions ended because of %q, %q and %q", a.Why(), b.Why(), c.Why())
+		}
+		if took := time.Since(began); took != drainWithin {
+			t.Errorf("it took %v, want %v", took, drainWithin)
+		}
+		wantList(t, f, "", "fra-1 disconnected", "nyc-1 disconnected", "sin-1 disconnected")
+	})
 }
 
 func TestManyMayComeAndGo(t *testing.T) {

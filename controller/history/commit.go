@@ -54,6 +54,9 @@ func (s *Store) write(batch []*pending) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkSize(); err != nil {
+		return err
+	}
 	fresh, err := s.writeTo(f, batch, at)
 	if errors.Is(err, errDamaged) || errors.Is(err, bolterrors.ErrInvalidMapping) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		s.reopen(f, err)
@@ -132,11 +135,12 @@ func (s *Store) stamp(n int) uint64 {
 func (s *Store) fileFor(day int64, at uint64) (*file, error) {
 	n := name{day, 1}
 	if f := s.newest(); f != nil && f.day == day {
-		if f.db != nil {
+		if f.db != nil && at-f.born < uint64(s.cfg.Rotation) {
 			return f, nil
 		}
 		n.part = f.part + 1
 	}
+	n.part = max(n.part, s.lastArchived(day)+1)
 	for exists(s.path(n.String())) {
 		n.part++
 	}
@@ -145,11 +149,28 @@ func (s *Store) fileFor(day int64, at uint64) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", n, err)
 	}
+	f.born = at
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files = append(s.files, f)
 	s.marks = live
+	select {
+	case s.rotated <- struct{}{}:
+	default:
+	}
 	return f, nil
+}
+
+// lastArchived returns the part of a day that was the last to be archived, or 0.
+func (s *Store) lastArchived(day int64) (part int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, a := range s.archive {
+		if a.day == day {
+			part = max(part, a.last)
+		}
+	}
+	return part
 }
 
 // reopen opens a file anew, for reading. If that cannot be done now, the file

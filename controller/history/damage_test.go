@@ -21,7 +21,7 @@ const day = "intake-20261120.db"
 // filled makes a folder with reports 1 to n of agent a in one file.
 func filled(t testing.TB, n int) Config {
 	t.Helper()
-	cfg := Config{Dir: t.TempDir(), now: newClock("2026-11-20T12:00:00Z").now, lockWait: 100 * time.Millisecond}
+	cfg := Config{Dir: t.TempDir(), now: newClock("2026-11-20T12:00:00Z").now, lockWait: 100 * time.Millisecond, noArchive: true}
 	s := start(t, cfg)
 	addMany(t, s, "a", 1, 1, uint64(n))
 	if err := s.stop(); err != nil {
@@ -152,7 +152,7 @@ func TestAFileThatCannotBeReadIsSetAside(t *testing.T) {
 }
 
 func TestDamagedFilesOfOneNameAreAllKept(t *testing.T) {
-	cfg := Config{Dir: t.TempDir(), now: newClock("2026-11-20T12:00:00Z").now}
+	cfg := Config{Dir: t.TempDir(), now: newClock("2026-11-20T12:00:00Z").now, noArchive: true}
 	for i := range uint64(3) {
 		if err := os.WriteFile(filepath.Join(cfg.Dir, day), fmt.Append(nil, i), 0o600); err != nil {
 			t.Fatal(err)
@@ -227,7 +227,7 @@ func TestTheOpenFileIsDamaged(t *testing.T) {
 
 func TestScanGoesOnBehindDamage(t *testing.T) {
 	c := newClock("2026-11-20T00:00:00Z")
-	cfg := Config{Dir: t.TempDir(), now: c.now}
+	cfg := Config{Dir: t.TempDir(), now: c.now, noArchive: true}
 	s := start(t, cfg)
 	for i := range uint64(50) {
 		addMany(t, s, "a", 1, 10*i+1, 10*i+10)
@@ -245,7 +245,7 @@ func TestScanGoesOnBehindDamage(t *testing.T) {
 
 func TestDamagedMarksAreReadOffTheReports(t *testing.T) {
 	c := newClock("2026-11-20T12:00:00Z")
-	cfg := Config{Dir: t.TempDir(), now: c.now}
+	cfg := Config{Dir: t.TempDir(), now: c.now, noArchive: true}
 	s := start(t, cfg)
 	add(t, s, "old", 3, 4)
 	c.add(24 * time.Hour)

@@ -12,7 +12,7 @@ import (
 
 func TestEveryDayHasItsFile(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-20T23:59:59Z")
-	cfg := Config{Dir: dir, now: c.now}
+	cfg := Config{Dir: dir, now: c.now, noArchive: true}
 	s := start(t, cfg)
 	add(t, s, "a", 1, 1)
 	add(t, s, "b", 1, 1)
@@ -49,7 +49,7 @@ func TestEveryDayHasItsFile(t *testing.T) {
 
 func TestOldEpochsAreForgottenWithTheirReports(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-01T12:00:00Z")
-	s := start(t, Config{Dir: dir, Retention: 48 * time.Hour, now: c.now})
+	s := start(t, Config{Dir: dir, Retention: 48 * time.Hour, now: c.now, noArchive: true})
 	add(t, s, "gone", 1, 9)
 	for range 3 {
 		add(t, s, "alive", 1, uint64(c.now().Day()))
@@ -65,7 +65,7 @@ func TestOldEpochsAreForgottenWithTheirReports(t *testing.T) {
 
 func TestTheClockStepsBack(t *testing.T) {
 	dir, c, log := t.TempDir(), newClock("2026-11-21T00:30:00Z"), &logBuffer{}
-	cfg := Config{Dir: dir, now: c.now, Logger: log.logger()}
+	cfg := Config{Dir: dir, now: c.now, noArchive: true, Rotation: 24 * time.Hour, Logger: log.logger()}
 	s := start(t, cfg)
 	add(t, s, "a", 1, 1)
 	c.add(-time.Hour) // into the day before
@@ -107,7 +107,7 @@ func TestTheClockStepsBack(t *testing.T) {
 // midnight in the file of the day before.
 func TestACommitAtMidnightIsOfOneDay(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-20T23:59:59.999999998Z")
-	s, err := Open(Config{Dir: dir, now: c.now})
+	s, err := Open(Config{Dir: dir, now: c.now, noArchive: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestACommitAtMidnightIsOfOneDay(t *testing.T) {
 func TestOldFilesAreDeletedWhole(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) { // its time begins on 2000-01-01
-		s := start(t, Config{Dir: dir, Retention: 48 * time.Hour})
+		s := start(t, Config{Dir: dir, Retention: 48 * time.Hour, noArchive: true})
 		for day := range uint64(6) {
 			add(t, s, "a", 1, day+1)
 			time.Sleep(24 * time.Hour)
@@ -175,7 +175,7 @@ func TestOldFilesAreDeletedWhole(t *testing.T) {
 // A Scan goes on when the file that it is in is deleted.
 func TestAFileIsDeletedUnderAScan(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-01T12:00:00Z")
-	s := start(t, Config{Dir: dir, Retention: time.Hour, now: c.now})
+	s := start(t, Config{Dir: dir, Retention: time.Hour, now: c.now, noArchive: true})
 	addMany(t, s, "a", 1, 1, 2*pageRows)
 	c.add(48 * time.Hour)
 	add(t, s, "b", 1, 1)

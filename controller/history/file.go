@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -29,9 +28,9 @@ type file struct {
 	db     *bolt    // of a file that this process has made,
 	handle *os.File // or of one that is only read
 
-	mu      sync.Mutex
-	corrupt map[string]struct{} // keys of the records found so
-	damaged bool                // and logged
+	born uint64 // the first stored time it could take, if this process has made it
+	tail tail
+	health
 }
 
 // createFile makes a file that holds the marks and no report. It gets its name
@@ -54,7 +53,7 @@ func createFile(path string, n name, m marks, maxSize int) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{name: n, db: db, corrupt: map[string]struct{}{}}, nil
+	return &file{name: n, db: db}, nil
 }
 
 func writeEmpty(path string, m marks, maxSize int) error {
@@ -89,8 +88,8 @@ func openFile(path string, n name) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{name: n, handle: h, corrupt: map[string]struct{}{}}
-	if err := f.view(checkFormat); err != nil {
+	f := &file{name: n, handle: h}
+	if err := f.view(func(t *tree) error { return checkFormat(t, format, rowsBucket, marksBucket) }); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
 	return f, nil
@@ -124,8 +123,8 @@ func remove(path string) error {
 }
 
 // checkFormat refuses what this version cannot read. A format that is damaged
-// is not another one: the buckets tell that the file is ours.
-func checkFormat(t *tree) error {
+// is not another one: either of two buckets tells that the file is ours.
+func checkFormat(t *tree, format string, either, or []byte) error {
 	if meta, err := t.bucket(metaBucket); err == nil {
 		for k, v := range t.entries(meta, nil) {
 			if f, ok := decodeFormat(v); ok && string(k) == string(formatKey) && f != format {
@@ -133,12 +132,11 @@ func checkFormat(t *tree) error {
 			}
 		}
 	}
-	_, rowsErr := t.bucket(rowsBucket)
-	_, marksErr := t.bucket(marksBucket)
-	if rowsErr != nil && marksErr != nil {
-		return rowsErr
+	_, err := t.bucket(either)
+	if _, other := t.bucket(or); other == nil {
+		return nil
 	}
-	return nil
+	return err
 }
 
 func encodeFormat(f string) []byte {
@@ -150,22 +148,4 @@ func decodeFormat(v []byte) (f string, ok bool) {
 		return "", false
 	}
 	return string(v[checksumSize:]), true
-}
-
-// noteCorrupt remembers a corrupt record and tells whether it is a new one.
-func (f *file) noteCorrupt(key string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	_, known := f.corrupt[key]
-	f.corrupt[key] = struct{}{}
-	return !known
-}
-
-// noteDamaged remembers that the file is damaged and tells whether that is new.
-func (f *file) noteDamaged() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	known := f.damaged
-	f.damaged = true
-	return !known
 }

@@ -29,11 +29,18 @@ type name struct {
 }
 
 func (n name) String() string {
-	day := time.Unix(n.day*24*60*60, 0).UTC().Format(dayLayout)
+	day := n.date()
 	if n.part > 1 {
 		day += "-" + strconv.Itoa(n.part)
 	}
 	return filePrefix + day + fileSuffix
+}
+
+func (n name) date() string { return time.Unix(n.day*24*60*60, 0).UTC().Format(dayLayout) }
+
+func parseDate(s string) (day int64, ok bool) {
+	t, err := time.Parse(dayLayout, s)
+	return t.Unix() / (24 * 60 * 60), err == nil
 }
 
 func (n name) compare(o name) int {
@@ -55,12 +62,13 @@ func parseName(s string) (name, bool) {
 		return name{}, false
 	}
 	day, part, _ := strings.Cut(middle, "-")
-	t, err := time.Parse(dayLayout, day)
-	if err != nil {
+	days, ok := parseDate(day)
+	if !ok {
 		return name{}, false
 	}
-	n := name{t.Unix() / (24 * 60 * 60), 1}
+	n := name{days, 1}
 	if part != "" {
+		var err error
 		if n.part, err = strconv.Atoi(part); err != nil {
 			return name{}, false
 		}
@@ -78,27 +86,36 @@ func parseDamagedName(s string) (name, bool) {
 
 // tidy removes files that were being made when the process died, and returns
 // the names of all others of ours, oldest first.
-func (s *Store) tidy() ([]name, error) {
+func (s *Store) tidy() (names []name, archive []parts, err error) {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("history: %w", err)
+		return nil, nil, fmt.Errorf("history: %w", err)
 	}
-	var names []name
 	for _, e := range entries {
+		if isBackup(e) {
+			s.log.Info("history: removing what a backup has left that was not finished", "folder", e.Name())
+			if err := os.RemoveAll(s.path(e.Name())); err != nil {
+				return nil, nil, fmt.Errorf("history: remove an unfinished backup: %w", err)
+			}
+		}
 		if whole, ok := strings.CutSuffix(e.Name(), tmpSuffix); ok {
-			if _, ours := parseName(whole); ours {
+			_, intake := parseName(whole)
+			if _, archive := parseParts(whole); intake || archive {
 				s.log.Info("history: removing a file that was never finished", "file", e.Name())
 				if err := os.Remove(s.path(e.Name())); err != nil {
-					return nil, fmt.Errorf("history: remove an unfinished file: %w", err)
+					return nil, nil, fmt.Errorf("history: remove an unfinished file: %w", err)
 				}
 			}
 		}
 		if n, ok := parseName(e.Name()); ok {
 			names = append(names, n)
 		}
+		if p, ok := parseParts(e.Name()); ok {
+			archive = append(archive, p)
+		}
 	}
 	slices.SortFunc(names, name.compare)
-	return names, nil
+	return names, archive, nil
 }
 
 // openOrSetAside opens a file for reading. One that cannot be read gets another name, so
@@ -111,17 +128,22 @@ func (s *Store) openOrSetAside(n name) (*file, error) {
 	if !isDamage(err) {
 		return nil, fmt.Errorf("history: open %s: %w", s.path(n.String()), err)
 	}
-	aside := s.path(n.String() + damagedSuffix)
-	for i := 2; exists(aside); i++ {
-		aside = s.path(n.String() + "." + strconv.Itoa(i) + damagedSuffix)
-	}
-	s.log.Error("history: a file cannot be read; it is set aside and its reports are missing",
-		"file", n.String(), "renamed", filepath.Base(aside), "error", err)
+	s.log.Error("history: a file cannot be read; it is set aside and its reports are missing", "file", n.String(), "error", err)
 	s.count.damagedFiles.Add(1)
-	if err := os.Rename(s.path(n.String()), aside); err != nil {
-		return nil, fmt.Errorf("history: set a damaged file aside: %w", err)
+	return nil, s.setAside(n.String())
+}
+
+// setAside gives a damaged file another name, so that nobody reads it.
+func (s *Store) setAside(file string) error {
+	aside := file + damagedSuffix
+	for i := 2; exists(s.path(aside)); i++ {
+		aside = file + "." + strconv.Itoa(i) + damagedSuffix
 	}
-	return nil, syncPath(s.cfg.Dir)
+	s.log.Info("history: a damaged file is set aside", "file", file, "renamed", aside)
+	if err := os.Rename(s.path(file), s.path(aside)); err != nil {
+		return fmt.Errorf("history: set a damaged file aside: %w", err)
+	}
+	return syncPath(s.cfg.Dir)
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.cfg.Dir, name) }

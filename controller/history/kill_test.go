@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +26,7 @@ func init() {
 // appendForEver goes on after what is stored, several agents at a time, and
 // prints every report once it is acknowledged.
 func appendForEver(dir string) error {
-	r, err := run(Config{Dir: dir})
+	r, err := run(Config{Dir: dir, Rotation: 5 * time.Millisecond}) // so that it is killed while it archives, too
 	if err != nil {
 		return err
 	}
@@ -85,6 +87,9 @@ func TestNothingAcknowledgedIsLostOrDoubledByKill(t *testing.T) {
 		_ = cmd.Wait() // it was killed
 	}
 
+	if !slices.ContainsFunc(fileNames(t, dir), func(n string) bool { return strings.HasPrefix(n, "raw-") }) {
+		t.Error("nothing was archived: the test does not see what it is about")
+	}
 	s := start(t, Config{Dir: dir})
 	stored, total := map[string]uint64{}, 0
 	for e, err := range s.Scan(t.Context(), time.Time{}, time.Time{}, nil) {

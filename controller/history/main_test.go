@@ -145,6 +145,7 @@ func report(epoch, sequence uint64, results int) *synmeshv1.Report {
 		b.LocalPorts = append(b.LocalPorts, 61000)
 		b.Latenesses = append(b.Latenesses, 81000+int64(i*104729)%9000)
 		b.HostDelays = append(b.HostDelays, 34000+int64(i*1299709)%9000)
+		b.SynAckIndexes = append(b.SynAckIndexes, 0)
 	}
 	return &synmeshv1.Report{Epoch: epoch, Sequence: sequence, Blocks: []*synmeshv1.ResultBlock{b}}
 }

@@ -11,9 +11,10 @@ type node struct {
 	leaf  bool
 	count int
 	data  []byte
+	at    int64 // where that is in the file
 }
 
-func newNode(data []byte) (node, error) {
+func newNode(data []byte, at int64) (node, error) {
 	if len(data) < headerSize {
 		return node{}, fmt.Errorf("%w: a page of %d bytes", errDamaged, len(data))
 	}
@@ -22,7 +23,7 @@ func newNode(data []byte) (node, error) {
 	if kind != branchPage && kind != leafPage || headerSize*(1+count) > len(data) {
 		return node{}, fmt.Errorf("%w: a page of kind %#x with %d elements", errDamaged, kind, count)
 	}
-	return node{kind == leafPage, count, data}, nil
+	return node{kind == leafPage, count, data, at}, nil
 }
 
 func (n node) element(i int) []byte { return n.data[headerSize*(1+i):] }
@@ -47,6 +48,12 @@ func (n node) entry(i int) (k, v []byte) {
 		return nil, nil
 	}
 	return k, v
+}
+
+// place returns where the value of an element of a leaf is in the file.
+func (n node) place(i int) int64 {
+	e := n.element(i)
+	return n.at + int64(headerSize*(1+i)) + int64(binary.NativeEndian.Uint32(e[4:])) + int64(binary.NativeEndian.Uint32(e[8:]))
 }
 
 // slice returns size bytes from start + skip on, or nil if b has no such.

@@ -76,6 +76,7 @@ func (f *file) fill(p *page, from, to uint64) (more bool, err error) {
 type reader struct {
 	next, end uint64 // stored times: the first wanted, and the first not wanted
 	page      page
+	window    int64 // results that the last window in the archive had about
 }
 
 // readPage reads the next rows of a file into the reader's page; more tells

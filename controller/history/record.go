@@ -32,10 +32,10 @@ type record struct {
 
 // newRecord returns a record without its checksum, which takes the key too.
 func newRecord(agent string, r *synmeshv1.Report) ([]byte, error) {
-	size := checksumSize + 1 + len(agent) + proto.Size(r)
+	size := checksumSize + 1 + len(agent) + proto.Size(r) // which is cached, and need not be found again
 	value := append(make([]byte, checksumSize, size), byte(len(agent)))
 	value = append(value, agent...)
-	value, err := proto.MarshalOptions{}.MarshalAppend(value, r)
+	value, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(value, r)
 	if err != nil {
 		return nil, fmt.Errorf("history: report %d of %s: %w: %v", r.GetSequence(), agent, ErrInvalid, err)
 	}

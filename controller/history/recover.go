@@ -31,6 +31,28 @@ func (s *Store) recoverMarks() error {
 			}
 		}
 	}
+	if len(s.files) == 0 {
+		return nil
+	}
+	return s.recoverArchivedMarks()
+}
+
+// recoverArchivedMarks reads the marks off the reports that are in the archive.
+func (s *Store) recoverArchivedMarks() error {
+	for _, a := range s.archive {
+		if a.tier != raw {
+			break
+		}
+		err := s.reports(a, "", func(c *chunk) bool {
+			for i, epoch := range c.table[epochColumn] {
+				s.marks.raise(stream{c.agent, uint64(epoch)}, mark{uint64(c.table[sequenceColumn][i]), uint64(c.table[storedColumn][i])})
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -55,6 +77,11 @@ func (f *file) readMarks(m marks) error {
 // recoverLast finds the latest stored time, or, where damage hides it, one
 // that is later than all that can be read.
 func (s *Store) recoverLast() error {
+	for _, a := range s.archive {
+		if a.tier == raw {
+			s.last = max(s.last, a.lastStored)
+		}
+	}
 	for _, f := range slices.Backward(s.files) {
 		s.last = max(s.last, f.start())
 		found := false

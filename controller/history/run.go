@@ -12,7 +12,7 @@ import (
 // tidyEvery is how often old files are looked for.
 const tidyEvery = 10 * time.Minute
 
-// Run stores what Append is given, and deletes files that are older than the
+// Run stores what Append is given, archives it, and deletes files that are older than the
 // retention, until the context ends. From then on Append refuses reports; Run
 // returns nil when those accepted before are stored, or have failed. It may be
 // called once; only calling it again, or after Close, is an error.
@@ -22,9 +22,12 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	defer s.end()
 	defer context.AfterFunc(ctx, s.queue.close)()
-	var expiry sync.WaitGroup
-	defer expiry.Wait()
-	expiry.Go(func() { s.expireUntil(ctx) })
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { s.expireUntil(ctx) })
+	if !s.cfg.noArchive {
+		others.Go(func() { s.archiveUntil(ctx) })
+	}
 	for batch := s.queue.take(maxCommit); batch != nil; batch = s.queue.take(maxCommit) {
 		s.commit(batch)
 	}
@@ -67,25 +70,47 @@ func (s *Store) expire() {
 	if err != nil {
 		s.log.Error("history: look for old files", "error", err)
 	}
-	now := nanoseconds(s.cfg.now())
-	limit := now - min(now, uint64(s.cfg.Retention))
 	newest := s.newest()
 	for _, e := range entries {
-		n, ours := parseName(e.Name())
-		if ours && (newest == nil || n == newest.name) {
+		file := e.Name()
+		if n, ok := parseName(file); ok && (newest == nil || n == newest.name) {
 			continue
+		} else if ok && !s.cfg.noArchive && s.isOpen(n) {
+			continue // it is to be archived first
 		}
-		if !ours {
-			n, ours = parseDamagedName(e.Name())
-		}
-		if ours && n.end() <= limit {
-			s.drop(e.Name())
+		if day, kept, ours := s.retentionOf(file); ours && (name{day: day}).end() <= s.ago(kept) {
+			s.drop(file, kept)
 		}
 	}
 }
 
+// retentionOf returns of which day a file of ours is, and how long it is kept.
+func (s *Store) retentionOf(file string) (day int64, kept time.Duration, ours bool) {
+	if n, ok := parseName(file); ok {
+		return n.day, s.cfg.Retention, true
+	}
+	if p, ok := parseParts(file); ok {
+		return p.day, [...]time.Duration{raw: s.cfg.Retention, minutes: s.cfg.MinuteRetention, hours: s.cfg.HourRetention}[p.tier], true
+	}
+	day, ours = parseSetAside(file)
+	return day, s.cfg.Retention, ours
+}
+
+// ago returns the stored time so long ago.
+func (s *Store) ago(d time.Duration) uint64 {
+	now := nanoseconds(s.cfg.now())
+	return now - min(now, uint64(d))
+}
+
+// isOpen tells whether a file of the intake is in use.
+func (s *Store) isOpen(n name) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.ContainsFunc(s.files, func(f *file) bool { return f.name == n })
+}
+
 // drop deletes a file. A Scan that is reading it goes on with the next one.
-func (s *Store) drop(name string) {
+func (s *Store) drop(name string, kept time.Duration) {
 	s.mu.Lock()
 	if i := slices.IndexFunc(s.files, func(f *file) bool { return f.String() == name }); i >= 0 {
 		if err := s.files[i].close(); err != nil {
@@ -93,10 +118,11 @@ func (s *Store) drop(name string) {
 		}
 		s.files = slices.Delete(s.files, i, i+1)
 	}
+	s.archive = slices.DeleteFunc(s.archive, func(a *archived) bool { return a.String() == name })
 	s.mu.Unlock()
 	if err := remove(s.path(name)); err != nil {
 		s.log.Error("history: delete an old file", "file", name, "error", err) // the next round tries again
 		return
 	}
-	s.log.Info("history: deleted a file older than the retention", "file", name, "retention", s.cfg.Retention)
+	s.log.Info("history: deleted a file older than the retention", "file", name, "retention", kept)
 }

@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"iter"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -53,10 +55,24 @@ type Entry struct {
 	Report *synmeshv1.Report
 }
 
+// Filter says of which series something is wanted. What is empty is not asked
+// for, so that the zero value wants everything.
+type Filter struct{ Source, Agent, Target string }
+
+func (f Filter) wants(s Series) bool {
+	return f.wantsAgent(s.Agent) && (f.Source == "" || f.Source == s.Source) && (f.Target == "" || f.Target == s.Target)
+}
+
+func (f Filter) wantsAgent(agent string) bool { return f.Agent == "" || f.Agent == agent }
+
 // Scan returns the entries stored from (inclusive) to (exclusive) that come
 // after the cursor, oldest first. Zero times are the beginning and the end
 // of time. Whoever goes on from the cursor of the last entry misses none that
 // was stored meanwhile, for those have greater cursors.
+//
+// Of an entry, the blocks are in the order of their sources and targets; in the
+// archive, a series has as few blocks as it can, and times, latenesses and host
+// delays are whole microseconds.
 //
 // It reads about a megabyte at a time and holds nothing while the caller has an
 // entry, so the caller may take as long as it likes. Damaged records are left
@@ -64,14 +80,20 @@ type Entry struct {
 // wraps the context's error, ErrClosed, ErrInvalid for a cursor that is none, or
 // what the operating system said.
 func (s *Store) Scan(ctx context.Context, from, to time.Time, after Cursor) iter.Seq2[Entry, error] {
+	return s.ScanSeries(ctx, Filter{}, from, to, after)
+}
+
+// ScanSeries is Scan for those who want some series only. Entries have the blocks of these, and
+// there are none of other agents; an entry may have no block. It reads little of the archive but what is wanted.
+func (s *Store) ScanSeries(ctx context.Context, f Filter, from, to time.Time, after Cursor) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if err := s.scan(ctx, from, to, after, yield); err != nil {
+		if err := s.scan(ctx, f, from, to, after, yield); err != nil {
 			yield(Entry{}, fmt.Errorf("history: scan: %w", err))
 		}
 	}
 }
 
-func (s *Store) scan(ctx context.Context, from, to time.Time, after Cursor, yield func(Entry, error) bool) error {
+func (s *Store) scan(ctx context.Context, want Filter, from, to time.Time, after Cursor, yield func(Entry, error) bool) error {
 	r := reader{next: nanoseconds(from), end: math.MaxUint64}
 	if !to.IsZero() {
 		r.end = nanoseconds(to)
@@ -89,54 +111,103 @@ func (s *Store) scan(ctx context.Context, from, to time.Time, after Cursor, yiel
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		f, newest, err := s.fileAfter(done, dayOf(r.next))
-		if err != nil || f == nil || f.start() >= r.end {
+		p, err := s.placeAfter(done, dayOf(r.next))
+		if err != nil || p.empty() || p.start() >= r.end {
 			return err
 		}
-		more, err := s.readPage(&r, f)
-		if errors.Is(err, os.ErrClosed) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-			continue // deleted, opened anew or closed since fileAfter
+		entries, more, err := s.entries(&r, p, want)
+		if errors.Is(err, os.ErrClosed) || errors.Is(err, os.ErrNotExist) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+			continue // deleted, archived, opened anew or closed since placeAfter
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", f, err)
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		for _, row := range r.page.rows {
-			report, ok := s.unmarshal(f, &r.page, row)
-			if ok && !yield(Entry{
-				Cursor: binary.BigEndian.AppendUint64(nil, row.at),
-				Stored: time.Unix(0, int64(row.at)).UTC(),
-				Agent:  row.agent,
-				Report: report,
-			}, nil) {
+		for e := range entries {
+			if !yield(e, nil) {
 				return nil
 			}
 		}
 		switch {
 		case more:
-		case newest:
+		case p.newest:
 			// There may be another by now, but before that this one may have got
 			// reports that have not been read: they are for the next Scan.
 			return nil
 		default:
-			done = f.name
+			done = p.name
 		}
 	}
 }
 
-// fileAfter returns the first file after the one named, and not of an earlier
-// day than that; nil if there is none. All but the newest are complete.
-func (s *Store) fileAfter(done name, day int64) (f *file, newest bool, err error) {
+// whereabouts is where the reports of an intake file are: there, or in the archive.
+type whereabouts struct {
+	name
+	intake  *file
+	archive *archived
+	newest  bool
+}
+
+func (p whereabouts) empty() bool { return p.intake == nil && p.archive == nil }
+
+// placeAfter returns where the reports are that come after those of the file
+// named, and are not of an earlier day than that. All but the newest are complete.
+func (s *Store) placeAfter(done name, day int64) (p whereabouts, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return nil, false, ErrClosed
+		return whereabouts{}, ErrClosed
 	}
 	for i, f := range s.files {
 		if f.day >= day && f.compare(done) > 0 {
-			return f, i == len(s.files)-1, nil
+			p = whereabouts{name: f.name, intake: f, newest: i == len(s.files)-1}
+			break
 		}
 	}
-	return nil, false, nil
+	for _, a := range s.archive {
+		n := a.intake()
+		if a.tier == raw && a.day >= day && n.compare(done) > 0 && (p.empty() || n.compare(p.name) < 0) {
+			return whereabouts{name: n, archive: a}, nil
+		}
+	}
+	return p, nil
+}
+
+// entries reads the next entries of a place; more tells whether there are others.
+func (s *Store) entries(r *reader, p whereabouts, want Filter) (list iter.Seq[Entry], more bool, err error) {
+	if p.archive != nil {
+		return s.archivedEntries(r, p.archive, want)
+	}
+	more, err = s.readPage(r, p.intake)
+	return func(yield func(Entry) bool) {
+		for _, row := range r.page.rows {
+			if !want.wantsAgent(row.agent) {
+				continue
+			}
+			report, ok := s.unmarshal(p.intake, &r.page, row)
+			if !ok {
+				continue
+			}
+			report.Blocks = wanted(row.agent, report.GetBlocks(), want)
+			if !yield(newEntry(row.at, row.agent, report)) {
+				return
+			}
+		}
+	}, more, err
+}
+
+func newEntry(at uint64, agent string, report *synmeshv1.Report) Entry {
+	return Entry{binary.BigEndian.AppendUint64(nil, at), time.Unix(0, int64(at)).UTC(), agent, report}
+}
+
+// wanted returns the blocks of the series wanted, in the order of the archive.
+func wanted(agent string, blocks []*synmeshv1.ResultBlock, want Filter) []*synmeshv1.ResultBlock {
+	blocks = slices.DeleteFunc(blocks, func(b *synmeshv1.ResultBlock) bool {
+		return !want.wants(Series{b.GetSource(), agent, b.GetTarget()})
+	})
+	slices.SortStableFunc(blocks, func(a, b *synmeshv1.ResultBlock) int {
+		return cmp.Or(cmp.Compare(len(a.GetSource()), len(b.GetSource())), cmp.Compare(a.GetSource(), b.GetSource()), cmp.Compare(a.GetTarget(), b.GetTarget()))
+	})
+	return blocks
 }
 
 // unmarshal decodes a row's report; ok is false if that cannot be done.

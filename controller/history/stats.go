@@ -36,8 +36,15 @@ func (s *Store) Stats() Stats {
 	}
 }
 
+// noted is a file of which damage is remembered.
+type noted interface {
+	String() string
+	noteCorrupt(key string) bool
+	noteDamaged() bool
+}
+
 // noteCorrupt counts and logs corrupt records, unless they are known.
-func (s *Store) noteCorrupt(f *file, keys []string) {
+func (s *Store) noteCorrupt(f noted, keys []string) {
 	var found uint64
 	for _, k := range keys {
 		if f.noteCorrupt(k) {
@@ -46,12 +53,12 @@ func (s *Store) noteCorrupt(f *file, keys []string) {
 	}
 	if found > 0 {
 		s.count.corruptRecords.Add(found)
-		s.log.Error("history: stored reports are corrupt; they are left out", "file", f.String(), "reports", found)
+		s.log.Error("history: stored records are corrupt; they are left out", "file", f.String(), "records", found)
 	}
 }
 
 // noteDamaged counts and logs a damaged file, unless it is known.
-func (s *Store) noteDamaged(f *file, err error) {
+func (s *Store) noteDamaged(f noted, err error) {
 	if f.noteDamaged() {
 		s.count.damagedFiles.Add(1)
 		s.log.Error("history: a file is damaged; what can be read of it is", "file", f.String(), "error", err)

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,8 @@ var (
 	ErrFormat = errors.New("written in another format")
 	// ErrInvalid says that the caller's report or cursor cannot be right, now or later.
 	ErrInvalid = errors.New("invalid")
+	// ErrFull says that the folder has reached Config.MaxSize.
+	ErrFull = errors.New("the history is full")
 	// ErrClosed says that the store takes no more calls, or, of Append, no more reports.
 	ErrClosed = errors.New("store is closed")
 )
@@ -25,40 +28,53 @@ var (
 type Config struct {
 	// Dir is the folder; it is made if it is not there. Required.
 	Dir string
-	// Retention is how long reports are kept after they were stored, rounded up
+	// Retention is how long results are kept after they were stored, rounded up
 	// to a whole day. 0: 7 days.
 	Retention time.Duration
+	// MinuteRetention and HourRetention are the same of what sums them up. 0: 90 days, and 2 years.
+	MinuteRetention, HourRetention time.Duration
+	// MaxSize is how many bytes of files the folder may have before Append refuses
+	// reports; the agents keep them until there is room. 0: the file system says when it is full.
+	MaxSize int64
+	// Rotation is how long a file of the intake takes reports before it is archived. 0: 5
+	// minutes. The longer, the smaller is the archive.
+	Rotation time.Duration
 	// Logger gets what an operator should know. nil: nothing is logged.
 	Logger *slog.Logger
 
-	now      func() time.Time // nil: time.Now
-	maxSize  int              // of one file, in bytes; 0: unlimited
-	lockWait time.Duration    // 0: 2 s
+	now       func() time.Time // nil: time.Now
+	maxSize   int              // of one file, in bytes; 0: unlimited
+	lockWait  time.Duration    // 0: 2 s
+	noArchive bool             // for tests of the intake alone
 }
 
 // Store is a history in a folder. Its methods may be called concurrently.
 type Store struct {
-	cfg   Config
-	log   *slog.Logger
-	lock  *bolt
-	room  *semaphore.Weighted // bytes that may wait in the queue
-	queue *queue
-	count counters
+	cfg     Config
+	log     *slog.Logger
+	lock    *bolt
+	room    *semaphore.Weighted // bytes that may wait in the queue
+	queue   *queue
+	rotated chan struct{} // tells the archive that there is a new file
+	count   counters
 
 	life struct {
 		sync.Mutex
 		running, ran, closed bool
 	}
 
-	mu     sync.RWMutex
-	files  []*file // oldest first; the committer writes to the last, if to any
-	marks  marks   // durable; only the committer changes them
-	closed bool
+	mu      sync.RWMutex
+	files   []*file     // of the intake, oldest first; the committer writes to the last, if to any
+	archive []*archived // by tier, oldest first
+	marks   marks       // durable; only the committer changes them
+	closed  bool
 
 	// The committer's own.
 	last    uint64 // the latest stored time given
 	behind  bool   // the clock is behind last
 	failing bool   // the last commit failed
+	size    int64  // of the folder
+	sizedAt time.Time
 }
 
 // Open opens the history in a folder, makes the folder if need be, and
@@ -85,11 +101,24 @@ func newStore(cfg Config) (*Store, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("history: no folder given")
 	}
-	if cfg.Retention < 0 {
-		return nil, fmt.Errorf("history: retention of %v: it cannot be negative", cfg.Retention)
+	const day = 24 * time.Hour
+	for _, d := range []struct {
+		what  string
+		value *time.Duration
+		usual time.Duration
+	}{
+		{"retention", &cfg.Retention, 7 * day},
+		{"retention of minutes", &cfg.MinuteRetention, 90 * day},
+		{"retention of hours", &cfg.HourRetention, 2 * 365 * day},
+		{"rotation", &cfg.Rotation, 5 * time.Minute},
+	} {
+		if *d.value < 0 {
+			return nil, fmt.Errorf("history: %s of %v: it cannot be negative", d.what, *d.value)
+		}
+		*d.value = cmp.Or(*d.value, d.usual)
 	}
-	if cfg.Retention == 0 {
-		cfg.Retention = 7 * 24 * time.Hour
+	if cfg.MaxSize < 0 {
+		return nil, fmt.Errorf("history: a limit of %d bytes: it cannot be negative", cfg.MaxSize)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -101,20 +130,27 @@ func newStore(cfg Config) (*Store, error) {
 		cfg.lockWait = 2 * time.Second
 	}
 	return &Store{
-		cfg:   cfg,
-		log:   cfg.Logger.With("dir", cfg.Dir),
-		room:  semaphore.NewWeighted(maxWaiting),
-		queue: newQueue(),
-		marks: marks{},
+		cfg:     cfg,
+		log:     cfg.Logger.With("dir", cfg.Dir),
+		room:    semaphore.NewWeighted(maxWaiting),
+		queue:   newQueue(),
+		rotated: make(chan struct{}, 1),
+		marks:   marks{},
 	}, nil
 }
 
 // recover opens what is in the folder, and learns the marks and the latest
 // stored time from it.
 func (s *Store) recover() error {
-	names, err := s.tidy()
+	names, archive, err := s.tidy()
 	if err != nil {
 		return err
+	}
+	if archive, err = s.openArchive(archive); err != nil {
+		return err
+	}
+	if names, err = s.settle(names, archive); err != nil {
+		return fmt.Errorf("history: %w", err)
 	}
 	for _, n := range names {
 		f, err := s.openOrSetAside(n)
@@ -166,7 +202,7 @@ func (s *Store) closeFiles() error {
 	for _, f := range s.files {
 		errs = append(errs, f.close())
 	}
-	s.files = nil
+	s.files, s.archive = nil, nil
 	if err := errors.Join(append(errs, s.lock.close())...); err != nil {
 		return fmt.Errorf("history: close: %w", err)
 	}

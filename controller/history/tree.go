@@ -45,6 +45,7 @@ type tree struct {
 	seen     uint64 // pages read; in circles they are more than there are
 	bufs     [maxDepth][]byte
 	damage   error // the first found
+	place    int64 // of the value of the entry that is being yielded, in the file
 }
 
 var errCircle = fmt.Errorf("%w: pages lead round in circles", errDamaged)
@@ -52,7 +53,7 @@ var errCircle = fmt.Errorf("%w: pages lead round in circles", errDamaged)
 // readTree reads the meta pages, of which the later good one counts.
 func readTree(r io.ReaderAt) (*tree, error) {
 	t, err := readMeta(r, 0)
-	sizes := []int{os.Getpagesize(), 4096, 16384, 65536}
+	sizes := []int{os.Getpagesize(), 4096, 16384, archivePage, 65536}
 	if err == nil {
 		sizes = []int{int(t.pageSize)}
 	}
@@ -110,7 +111,7 @@ func (t *tree) bucket(name []byte) (root node, err error) {
 		if id := binary.NativeEndian.Uint64(v); id != 0 {
 			root, err = t.node(id, 1)
 		} else {
-			root, err = newNode(bytes.Clone(v[headerSize:]))
+			root, err = newNode(bytes.Clone(v[headerSize:]), t.place+headerSize)
 		}
 		return false
 	})
@@ -129,6 +130,7 @@ func (t *tree) entries(root node, from []byte) iter.Seq2[[]byte, []byte] {
 func (t *tree) walk(n node, in span, depth int, from []byte, yield func(k, v []byte) bool) bool {
 	if n.leaf {
 		for i := range n.count {
+			t.place = n.place(i)
 			if !yield(n.entry(i)) {
 				return false
 			}
@@ -184,7 +186,7 @@ func (t *tree) node(id uint64, depth int) (node, error) {
 			return node{}, readError(err)
 		}
 	}
-	return newNode(buf)
+	return newNode(buf, at)
 }
 
 // grow makes a buffer at least that long, and keeps what is in it.

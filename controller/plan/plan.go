@@ -1,128 +1,133 @@
-// Package plan decides which agent probes what. It is pure: the same
-// measurements and agents give the same timetables, in the same order.
+// Package plan decides which agent probes what. It is pure: the same time,
+// measurements and agents give the same timetables, in every process.
+//
+// Begin with Make, and take each agent's Table from the Plan.
 package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/internal/convert"
-	"github.com/synmesh/synmesh/internal/selector"
-	"github.com/synmesh/synmesh/probe"
+	"github.com/synmesh/synmesh/internal/measurement"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
 // expiry is how long agents go on without hearing of the controller.
 const expiry = 15 * time.Minute
 
-// Prefix starts the source of every measurement.
-const Prefix = "measurements/"
+// maxPhase is over how long agents spread their beginning, at the most.
+const maxPhase = time.Minute
 
-// Measurement is a measurement that has been checked.
-type Measurement struct {
-	source  string // "measurements/{name}"
-	sources selector.Selector
-	probed  selector.Selector // of a mesh
-	mesh    bool
-	spec    probe.Spec // without targets, if it is a mesh
+// Plan is who probes what.
+type Plan struct {
+	agents      []fleet.Agent
+	assignments []*assignment
 }
 
-// Parse checks a measurement and fills in the defaults.
-func Parse(m *synmeshv1.Measurement) (Measurement, error) {
-	p := Measurement{source: Prefix + m.GetName(), mesh: m.GetMesh() != nil}
-	if err := selector.CheckName(m.GetName()); err != nil {
-		return p, fmt.Errorf("measurement: %w", err)
-	}
-	fail := func(err error) (Measurement, error) {
-		return p, fmt.Errorf("measurement %q: %w", m.GetName(), err)
-	}
-	var err error
-	if p.sources, err = selector.Parse(m.GetSources()); err != nil {
-		return fail(err)
-	}
-	if p.probed, err = selector.Parse(m.GetMesh().GetSelector()); err != nil {
-		return fail(err)
-	}
-	p.spec = probe.Spec{
-		Interval: orElse(m.GetInterval(), probe.DefaultInterval), Timeout: orElse(m.GetTimeout(), probe.DefaultTimeout),
-		Flows: int(m.GetFlows()), Family: convert.ToFamily(m.GetFamily()),
-		Mode: convert.ToMode(m.GetMode()), Retries: int(m.GetRetries()),
-	}
-	if p.spec.Flows == 0 {
-		p.spec.Flows = 1
-	}
-	for _, text := range m.GetTargets().GetTargets() {
-		ts, err := probe.ParseTargets(text)
-		if err != nil {
-			return fail(err)
+// Make plans. Measurements and agents have to be in the order of their names,
+// each name once.
+//
+// An agent spends no more than a measurement's budget on it, and no more than
+// totalBudget in all, and its timetable fits into a message; no target is probed
+// by more agents than make up twice the budget. An agent that joins or leaves
+// changes no pairs but its own and, for each of these, one that had to yield or
+// can come back. See destinations.choose.
+func Make(now time.Time, measurements []*measurement.Checked, agents []fleet.Agent) *Plan {
+	p := &Plan{agents: agents}
+	taken := make([]spent, len(agents))
+	for _, m := range measurements {
+		if !m.Expired(now) {
+			p.assignments = append(p.assignments, assign(m, agents, taken))
 		}
-		p.spec.Targets = append(p.spec.Targets, ts...)
 	}
-	check := p.spec
-	if p.mesh { // whoever is probed, the rest is known
-		check.Targets = []probe.Target{{Name: "agent", Host: "agent", Port: 1}}
-	}
-	if err := check.Validate(); err != nil {
-		return fail(err)
-	}
-	return p, nil
+	return p
 }
 
-func orElse(d *durationpb.Duration, usual time.Duration) time.Duration {
-	if d == nil {
-		return usual
-	}
-	return d.AsDuration()
-}
-
-// Plan returns the timetable of every connected agent, by name. Agents have to
-// be in the order of their names. The versions are left at 0.
-func Plan(measurements []Measurement, agents []fleet.Agent) map[string]*synmeshv1.Timetable {
-	tables := make(map[string]*synmeshv1.Timetable)
-	for _, a := range agents {
-		if a.State != fleet.Connected {
-			continue
+// Tables returns the timetables of the agents that are connected, in the order
+// of their names.
+func (p *Plan) Tables() []Table {
+	var tables []Table
+	for i, a := range p.agents {
+		if a.State == fleet.Connected {
+			tables = append(tables, p.table(i))
 		}
-		table := &synmeshv1.Timetable{Expiry: durationpb.New(expiry)}
-		for _, m := range measurements {
-			if e := m.entry(a, agents); e != nil {
-				table.Entries = append(table.Entries, e)
-			}
-		}
-		tables[a.Name] = table
 	}
 	return tables
 }
 
-// entry returns the agent's part of the measurement, or nil if it has none.
-func (m *Measurement) entry(a fleet.Agent, agents []fleet.Agent) *synmeshv1.TimetableEntry {
-	if !m.sources.Matches(a.Name, a.Labels) {
-		return nil
+// Table returns the timetable of one agent, connected or not; false if it is unknown.
+func (p *Plan) Table(agent string) (Table, bool) {
+	for i, a := range p.agents {
+		if a.Name == agent {
+			return p.table(i), true
+		}
 	}
-	spec := m.spec
-	if m.mesh {
-		spec.Targets = m.probedBy(a, agents)
-	}
-	if len(spec.Targets) == 0 {
-		return nil
-	}
-	return &synmeshv1.TimetableEntry{Source: m.source, Spec: convert.FromSpec(&spec)}
+	return Table{}, false
 }
 
-// probedBy returns the responders of the others. Those without a session stay
-// in: that they do not answer is what a mesh is there to show.
-func (m *Measurement) probedBy(a fleet.Agent, agents []fleet.Agent) []probe.Target {
-	var ts []probe.Target
-	for _, b := range agents {
-		if b.Name == a.Name || b.Responder == "" || b.State == fleet.Gossiped || !m.probed.Matches(b.Name, b.Labels) {
+func (p *Plan) table(i int) Table {
+	var digest hash
+	for _, a := range p.assignments {
+		if len(a.chosen[i]) == 0 {
 			continue
 		}
-		if t, err := probe.TargetAt(b.Name, b.Responder); err == nil { // checked when it connected
-			ts = append(ts, t)
+		digest = digest.with(a.digest)
+		for _, target := range a.targets(i) {
+			digest = digest.with(a.destinations.digests[target])
 		}
 	}
+	return Table{Agent: p.agents[i].Name, Digest: uint64(digest), plan: p, index: i}
+}
+
+// Table is the timetable of one agent. Most of them are as they were in the
+// plan before, so the message is made only where it is asked for.
+type Table struct {
+	Agent string
+	// Digest is another for every other timetable of the agent.
+	Digest uint64
+
+	plan  *Plan
+	index int
+}
+
+// Message returns the timetable, but for its version. It shares its targets
+// with other messages: do not change them.
+func (t Table) Message() *synmeshv1.Timetable {
+	m := &synmeshv1.Timetable{Expiry: durationpb.New(expiry)}
+	for _, a := range t.plan.assignments {
+		if len(a.chosen[t.index]) == 0 {
+			continue
+		}
+		spec := a.Spec
+		spec.Targets = nil
+		spec.Phase = time.Duration(hashOf(a.Source(), t.Agent).fraction() * float64(min(spec.Interval, maxPhase)))
+		e := &synmeshv1.TimetableEntry{Source: a.Source(), Spec: convert.FromSpec(&spec)}
+		for _, target := range a.targets(t.index) {
+			e.Spec.Targets = append(e.Spec.Targets, a.destinations.targets[target])
+		}
+		m.Entries = append(m.Entries, e)
+	}
+	return m
+}
+
+// targets returns what an agent probes, in the order of groups and names.
+func (a *assignment) targets(agent int) []int32 {
+	ts := make([]int32, len(a.chosen[agent]))
+	for i, c := range a.chosen[agent] {
+		ts[i] = c.target
+	}
+	slices.Sort(ts)
 	return ts
+}
+
+// digestOf returns another hash for every other measurement.
+func digestOf(m *measurement.Checked) hash {
+	spec := m.Spec
+	spec.Targets = nil
+	return hashOf(m.Source(), fmt.Sprintf("%+v", spec))
 }

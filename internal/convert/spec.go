@@ -15,7 +15,10 @@ func FromSpec(s *probe.Spec) *synmeshv1.ProbeSpec {
 	m := &synmeshv1.ProbeSpec{
 		Count: int64(s.Count), Interval: durationpb.New(s.Interval), Timeout: durationpb.New(s.Timeout),
 		Flows: int32(s.Flows), Family: FromFamily(s.Family), Mode: synmeshv1.Mode(s.Mode) + 1, Retries: int32(s.Retries),
-		Poisson: s.Poisson,
+		Poisson: s.Poisson, Jitter: s.Jitter,
+	}
+	if s.Phase != 0 {
+		m.Phase = durationpb.New(s.Phase)
 	}
 	if s.Sending != (probe.Sending{}) {
 		m.Sending = &synmeshv1.Sending{Interface: s.Sending.Interface, Dscp: uint32(s.Sending.DSCP), Ttl: uint32(s.Sending.TTL), Ecn: s.Sending.ECN}
@@ -35,7 +38,7 @@ func ToSpec(m *synmeshv1.ProbeSpec) (probe.Spec, error) {
 	s := probe.Spec{
 		Count: int(m.GetCount()), Interval: m.GetInterval().AsDuration(), Timeout: m.GetTimeout().AsDuration(),
 		Flows: int(m.GetFlows()), Family: ToFamily(m.GetFamily()), Mode: ToMode(m.GetMode()), Retries: int(m.GetRetries()),
-		Poisson: m.GetPoisson(),
+		Poisson: m.GetPoisson(), Jitter: m.GetJitter(), Phase: m.GetPhase().AsDuration(),
 	}
 	var err error
 	if s.Sending, err = toSending(m.GetSending()); err != nil {

@@ -25,7 +25,7 @@ func TestEverySpecComesBackFromItsMessage(t *testing.T) {
 			Mode:     rapid.SampledFrom([]probe.Mode{probe.HalfOpen, probe.Full, probe.Connect}).Draw(t, "mode"),
 			Retries:  rapid.IntRange(0, probe.MaxRetries).Draw(t, "retries"),
 			Family:   rapid.SampledFrom([]probe.Family{probe.AnyFamily, probe.IPv4, probe.IPv6}).Draw(t, "family"),
-			Poisson:  rapid.Bool().Draw(t, "poisson"),
+			Phase:    time.Duration(rapid.Int64Range(0, int64(probe.MinInterval)).Draw(t, "phase")),
 			Sending: probe.Sending{
 				Source:    rapid.SampledFrom([]netip.Addr{{}, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("2001:db8::1")}).Draw(t, "source"),
 				Interface: rapid.SampledFrom([]string{"", "eth0"}).Draw(t, "interface"),
@@ -33,6 +33,9 @@ func TestEverySpecComesBackFromItsMessage(t *testing.T) {
 				TTL:       rapid.Uint8().Draw(t, "ttl"),
 				ECN:       rapid.Bool().Draw(t, "ecn"),
 			},
+		}
+		if want.Poisson = rapid.Bool().Draw(t, "poisson"); !want.Poisson {
+			want.Jitter = rapid.Float64Range(0, probe.MaxJitter).Draw(t, "jitter")
 		}
 		for range rapid.IntRange(1, 5).Draw(t, "targets") {
 			target := probe.Target{Host: rapid.SampledFrom(hosts).Draw(t, "host"), Port: rapid.Uint16Min(1).Draw(t, "port")}

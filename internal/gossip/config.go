@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -13,10 +14,10 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// network is said before each packet and stream, and is bound to what is
+// label is said before each packet and stream, and is bound to what is
 // encrypted. It keeps other users of memberlist's port (Serf, Consul, Docker)
 // apart from us, even if somebody gave them the same key.
-const network = "synmesh"
+const label = "synmesh"
 
 // leaveTimeout is the time in which the leave of one is told often enough in a
 // fleet of a thousand.
@@ -30,8 +31,14 @@ func (c *Config) complete() error {
 	c.firstRetry = cmp.Or(c.firstRetry, firstRetry)
 	c.rejoin = cmp.Or(c.rejoin, rejoinInterval)
 	c.leave = cmp.Or(c.leave, leaveTimeout)
+	if c.bind == nil {
+		c.bind = bind
+	}
 	if !c.Listen.IsValid() {
 		c.Listen = netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort)
+	}
+	if err := c.Self.fits(); err != nil {
+		return fmt.Errorf("what we tell of ourselves: %w", err)
 	}
 	c.Listen = unmap(c.Listen)
 	c.Advertise = unmap(c.Advertise)
@@ -61,22 +68,26 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// keyring is nil if nothing is encrypted.
-func (c *Config) keyring() (*memberlist.Keyring, error) {
-	switch {
-	case c.Insecure && (len(c.Key) > 0 || len(c.OtherKeys) > 0):
-		return nil, errors.New("there is a key, and Insecure asks for none; drop one of them")
-	case c.Insecure:
-		return nil, nil
-	case len(c.Key) == 0:
-		return nil, errors.New("the key is missing: without it anybody can read and forge what is said; give 32 bytes, or set Insecure")
+// secrets returns what the configuration encrypts with and whom it believes.
+func (c *Config) secrets() (*memberlist.Keyring, *trust, error) {
+	if len(c.Keys.Primary) == 0 {
+		return nil, nil, errors.New("the key is missing: without it anybody can read what is said; give 32 bytes")
 	}
-	for _, key := range append([][]byte{c.Key}, c.OtherKeys...) {
-		if err := memberlist.ValidateKey(key); err != nil {
-			return nil, fmt.Errorf("a key has %d bytes; 16, 24 or 32 are allowed", len(key))
-		}
+	if err := c.Keys.check(); err != nil {
+		return nil, nil, err
 	}
-	return memberlist.NewKeyring(c.OtherKeys, c.Key)
+	if err := checkFleet(c.Fleet); err != nil {
+		return nil, nil, err
+	}
+	believed, err := newTrust(c.Fleet, c.Trusted)
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := memberlist.NewKeyring(nil, bytes.Clone(c.Keys.Primary))
+	if err != nil {
+		return nil, nil, err
+	}
+	return ring, believed, c.Keys.install(ring)
 }
 
 // memberlist returns the configuration of one life.
@@ -94,7 +105,7 @@ func (g *Gossip) memberlist(lines *logWriter) *memberlist.Config {
 	conf.DeadNodeReclaimTime = 30 * time.Second
 
 	conf.Name = g.config.Self.Name
-	conf.Label = network
+	conf.Label = label
 	conf.Keyring = g.keyring
 	conf.Logger = log.New(lines, "", 0)
 	conf.Delegate, conf.Events, conf.Alive, conf.Conflict = g.fleet, g.fleet, g.fleet, g.fleet

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -26,12 +27,21 @@ func TestConfigurationIsCheckedBeforeAnythingStarts(t *testing.T) {
 		{"an address with a zone", func(c *Config) { c.Listen = netip.MustParseAddrPort("[fe80::1%lo]:7946") }, "without a zone"},
 		{"nobody's address to advertise", func(c *Config) { c.Advertise = netip.MustParseAddrPort("0.0.0.0:7946") }, "advertising 0.0.0.0 tells the others nothing"},
 		{"a network that is none", func(c *Config) { c.Allowed = []netip.Prefix{{}} }, "is not an IPv4 or IPv6 prefix"},
-		{"no key", func(c *Config) { c.Key = nil }, "gossip: the key is missing: without it anybody can read and forge what is said; give 32 bytes, or set Insecure"},
-		{"no key, as asked for", func(c *Config) { c.Key, c.Insecure = nil, true }, ""},
-		{"a key, and none asked for", func(c *Config) { c.Insecure = true }, "drop one of them"},
-		{"a key of 24 bytes", func(c *Config) { c.Key = key[:24] }, ""},
-		{"a key of 20 bytes", func(c *Config) { c.Key = key[:20] }, "a key has 20 bytes; 16, 24 or 32 are allowed"},
-		{"an old key of 1 byte", func(c *Config) { c.OtherKeys = [][]byte{key[:1]} }, "a key has 1 bytes; 16, 24 or 32 are allowed"},
+		{"no key", func(c *Config) { c.Keys = Keys{} }, "gossip: the key is missing: without it anybody can read what is said; give 32 bytes"},
+		{"a key of 24 bytes", func(c *Config) { c.Keys.Primary = key[:24] }, ""},
+		{"a key of 20 bytes", func(c *Config) { c.Keys.Primary = key[:20] }, "key 1 of 1 has 20 bytes; 16, 24 or 32 are allowed"},
+		{"an old key of 1 byte", func(c *Config) { c.Keys.Others = [][]byte{key[:1]} }, "key 2 of 2 has 1 bytes; 16, 24 or 32 are allowed"},
+		{"a key twice", func(c *Config) { c.Keys.Others = [][]byte{otherKey, key} }, "keys 1 and 3 are the same"},
+		{"no fleet", func(c *Config) { c.Fleet = "" }, "the fleet's name has 0 characters; 1 to 255 are allowed"},
+		{"nobody to trust", func(c *Config) { c.Trusted = nil }, "no key is trusted, so nobody would be believed"},
+		{"a trusted key that is cut", func(c *Config) { c.Trusted[0] = c.Trusted[0][:31] }, "a trusted key has 31 bytes; an Ed25519 public key has 32"},
+		{"an announcement that is of no use", func(c *Config) { c.Announcement = Announcement("garbage") }, ""},
+		{"labels that do not fit", func(c *Config) {
+			c.Self.Labels = make(map[string]string)
+			for i := range 8 {
+				c.Self.Labels[fmt.Sprintf("key-%d", i)] = strings.Repeat("v", 60)
+			}
+		}, "gossip: what we tell of ourselves: name, labels and addresses take 597 bytes; gossip carries 448; the largest of 8 labels is key-0 with 67 bytes: shorten or drop some"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,42 +10,42 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
-
-// maxRemarked bounds what is remembered of faults that were logged.
-const maxRemarked = 256
-
-// Stats counts what gossip refused to believe. The counts never fall.
-type Stats struct {
-	// Ignored counts what was told with metadata that cannot be read, with a
-	// foreign name, or with an address that is no host's.
-	Ignored uint64
-	// Conflicts counts what was told by a second member under a name in use.
-	Conflicts uint64
-}
 
 // fleet is what is known of the others. memberlist calls its Notify methods
 // with a lock of its own held: they must not call memberlist back, and they
 // keep copies only.
 type fleet struct {
 	self string
-	told []byte // our own metadata
 	log  *slog.Logger
 
 	mu       sync.Mutex
 	closed   bool
-	peers    map[string]Peer
+	own      Announcement // what we tell; empty while we only listen
+	trust    *trust
+	members  map[string]member
+	lost     lost
 	changed  chan struct{} // closed at the next change, then replaced
 	stats    Stats
 	remarked map[string]bool
 }
 
-func newFleet(self string, told []byte, log *slog.Logger) *fleet {
+// member is one that memberlist lists. It is a peer while it is believed.
+type member struct {
+	addr     netip.AddrPort
+	told     []byte
+	said     statement
+	believed bool
+}
+
+func newFleet(self string, trust *trust, log *slog.Logger) *fleet {
 	return &fleet{
-		self: self, told: told, log: log,
-		peers: make(map[string]Peer), changed: make(chan struct{}), remarked: make(map[string]bool),
+		self: self, trust: trust, log: log,
+		members: make(map[string]member), lost: make(lost), changed: make(chan struct{}),
+		stats: Stats{Ignored: make(map[Reason]uint64)}, remarked: make(map[string]bool),
 	}
 }
 
@@ -52,23 +53,33 @@ func newFleet(self string, told []byte, log *slog.Logger) *fleet {
 func (f *fleet) list() []Peer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	peers := make([]Peer, 0, len(f.peers))
-	for _, p := range f.peers {
-		peers = append(peers, p.clone())
+	peers := make([]Peer, 0, len(f.members))
+	now := time.Now()
+	for _, m := range f.members {
+		if m.believed && now.Before(m.said.notAfter) {
+			peers = append(peers, m.said.peer.clone())
+		}
 	}
 	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
 	return peers
 }
 
-// addrs returns where the peers gossip.
+// addrs returns where the members gossip, believed or not.
 func (f *fleet) addrs() map[netip.AddrPort]bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	addrs := make(map[netip.AddrPort]bool, len(f.peers))
-	for _, p := range f.peers {
-		addrs[p.Addr] = true
+	addrs := make(map[netip.AddrPort]bool, len(f.members))
+	for _, m := range f.members {
+		addrs[m.addr] = true
 	}
 	return addrs
+}
+
+// pickLost returns up to n addresses of lost members, at random.
+func (f *fleet) pickLost(n int, not map[netip.AddrPort]bool) []netip.AddrPort {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost.pick(n, not, time.Now())
 }
 
 func (f *fleet) next() <-chan struct{} {
@@ -80,7 +91,7 @@ func (f *fleet) next() <-chan struct{} {
 func (f *fleet) counts() Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.stats
+	return f.stats.clone()
 }
 
 // close lets nothing more in.
@@ -91,20 +102,44 @@ func (f *fleet) close() {
 }
 
 // NotifyAlive implements memberlist.AliveDelegate: an error keeps what was told
-// out of the list of members, and leaves what was known before.
+// out of the list of members, and leaves what was known before. So the list
+// grows by what a controller signed, and by nothing else.
 func (f *fleet) NotifyAlive(n *memberlist.Node) error {
 	if n.Name == f.self {
 		return nil // memberlist refutes what others say of us
 	}
-	_, err := peerOf(n)
-	if err == nil {
-		return nil
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stats.Ignored++
-	f.remark("gossip: a member is ignored", n, err)
-	return err
+	if r := f.doubt(n, time.Now()); r != nil {
+		f.ignore(n, r)
+		return r.err
+	}
+	return nil
+}
+
+// doubt returns why n is not believed. f.mu is held.
+func (f *fleet) doubt(n *memberlist.Node, now time.Time) *refusal {
+	addr, err := addrOf(n)
+	if err != nil {
+		return refuse(ForeignAddress, err)
+	}
+	m, known := f.members[n.Name]
+	same := known && addr == m.addr && bytes.Equal(n.Meta, m.told)
+	if same && m.believed && now.Before(m.said.notAfter) {
+		return nil // it was checked when it was told first; gossip repeats itself
+	}
+	s, r := f.trust.check(n.Name, addr, n.Meta, now)
+	if r != nil {
+		return r
+	}
+	latest := f.lost[n.Name].issued
+	if known {
+		latest = m.said.issued
+	}
+	if s.issued.Before(latest) {
+		return refuse(Superseded, fmt.Errorf("its announcement is of %s, and one of %s is known", stamp(s.issued), stamp(latest)))
+	}
+	return nil
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
@@ -117,8 +152,13 @@ func (f *fleet) NotifyUpdate(n *memberlist.Node) { f.put(n) }
 func (f *fleet) NotifyLeave(n *memberlist.Node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, known := f.peers[n.Name]; known && !f.closed {
-		delete(f.peers, n.Name)
+	m, known := f.members[n.Name]
+	if !known || f.closed {
+		return
+	}
+	delete(f.members, n.Name)
+	f.lost.add(n.Name, lostMember{m.addr, m.said.issued, time.Now()})
+	if m.believed {
 		f.wake()
 	}
 }
@@ -127,26 +167,29 @@ func (f *fleet) NotifyLeave(n *memberlist.Node) {
 func (f *fleet) NotifyConflict(existing, other *memberlist.Node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stats.Conflicts++
-	f.remark("gossip: two members have one name; the second is ignored", other,
-		fmt.Errorf("the first is at %s", existing.Address()))
+	f.conflict(existing, other)
 }
 
 func (f *fleet) put(n *memberlist.Node) {
-	if n.Name == f.self {
+	addr, err := addrOf(n)
+	if n.Name == f.self || err != nil {
 		return
-	}
-	p, err := peerOf(n)
-	if err != nil {
-		return // NotifyAlive has refused it, and counted
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || equal(f.peers[n.Name], p) {
+	if f.closed {
 		return
 	}
-	f.peers[n.Name] = p
-	f.wake()
+	said, r := f.trust.check(n.Name, addr, n.Meta, time.Now())
+	if r != nil {
+		return // NotifyAlive has refused it, and counted
+	}
+	before := f.members[n.Name]
+	f.members[n.Name] = member{addr, bytes.Clone(n.Meta), said, true}
+	delete(f.lost, n.Name)
+	if !before.believed || !equal(before.said.peer, said.peer) {
+		f.wake()
+	}
 }
 
 func (f *fleet) wake() {
@@ -154,22 +197,12 @@ func (f *fleet) wake() {
 	f.changed = make(chan struct{})
 }
 
-// remark logs a fault once for each member: gossip repeats what it hears.
-func (f *fleet) remark(what string, n *memberlist.Node, err error) {
-	name, addr := truncate(n.Name), truncate(n.Address())
-	key := what + name + addr + err.Error()
-	if f.closed || f.remarked[key] {
-		return
-	}
-	if len(f.remarked) >= maxRemarked {
-		clear(f.remarked)
-	}
-	f.remarked[key] = true
-	f.log.Warn(what, "member", name, "address", addr, "err", err)
-}
-
 // NodeMeta implements memberlist.Delegate.
-func (f *fleet) NodeMeta(int) []byte { return f.told }
+func (f *fleet) NodeMeta(int) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.own
+}
 
 // NotifyMsg implements memberlist.Delegate. Nobody sends messages.
 func (f *fleet) NotifyMsg([]byte) {}
@@ -183,27 +216,22 @@ func (f *fleet) LocalState(bool) []byte { return nil }
 // MergeRemoteState implements memberlist.Delegate.
 func (f *fleet) MergeRemoteState([]byte, bool) {}
 
-// peerOf reads what a member told of itself and refuses what cannot be so.
-func peerOf(n *memberlist.Node) (Peer, error) {
-	m, err := parseMetadata(n.Meta)
-	if err != nil {
-		return Peer{}, err
+func addrOf(n *memberlist.Node) (netip.AddrPort, error) {
+	addr, _ := netip.AddrFromSlice(n.Addr)
+	at := netip.AddrPortFrom(addr.Unmap(), n.Port)
+	return at, checkAddr(at)
+}
+
+// checkAddr refuses what nobody can gossip at.
+func checkAddr(at netip.AddrPort) error {
+	a := at.Addr()
+	if !a.IsValid() || at.Port() == 0 || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.Is4In6() {
+		return errors.New("its gossip address is no host's")
 	}
-	if m.peer.Name != n.Name {
-		return Peer{}, fmt.Errorf("it tells of %s, which is another's name", m.peer.Name)
-	}
-	addr, ok := netip.AddrFromSlice(n.Addr)
-	addr = addr.Unmap()
-	if !ok || n.Port == 0 || addr.IsUnspecified() || addr.IsMulticast() {
-		return Peer{}, errors.New("its gossip address is no host's")
-	}
-	m.peer.Addr = netip.AddrPortFrom(addr, n.Port)
-	return m.peer, nil
+	return nil
 }
 
 func equal(a, b Peer) bool {
 	return a.Name == b.Name && a.Role == b.Role && a.GRPC == b.GRPC && a.Responder == b.Responder &&
 		a.Addr == b.Addr && maps.Equal(a.Labels, b.Labels)
 }
-
-func truncate(s string) string { return s[:min(len(s), 80)] }

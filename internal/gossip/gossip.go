@@ -2,10 +2,13 @@ package gossip
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +21,7 @@ const DefaultPort = 7946
 // Config says what a Gossip tells and whom it listens to. The fields without a
 // comment on their absence must be set.
 type Config struct {
-	// Self is what the others are told.
+	// Self is what a controller is asked to announce of us; only its name counts here.
 	Self Peer
 	// Listen is where to bind, over TCP and UDP. Port 0 lets the kernel choose,
 	// and Gossip.Addr tells. If it is not valid: every IPv4 address of the
@@ -35,30 +38,39 @@ type Config struct {
 	// Allowed are the networks that members may be in and streams may come
 	// from. If there are none: all.
 	Allowed []netip.Prefix
-	// Key encrypts all that is said: 16, 24 or 32 bytes for AES-GCM. It must be
-	// set unless Insecure is.
-	Key []byte
-	// OtherKeys are understood too, but not used to speak, while a fleet changes
-	// its key. There may be none.
-	OtherKeys [][]byte
-	// Insecure lets everybody read and forge what is said. It is for tests and
-	// demonstrations, and excludes a key.
-	Insecure bool
+	// Keys encrypt all that is said.
+	Keys Keys
+	// Fleet is the name that announcements are signed for, of 1 to 255 bytes.
+	Fleet string
+	// Trusted are the public keys of the controllers that sign announcements:
+	// several, while the fleet changes from one to the other.
+	Trusted []ed25519.PublicKey
+	// Announcement is our own, if there is one already that is still valid and
+	// was issued for the address that we are going to have; otherwise it is
+	// passed over. Without one we listen and are listed by nobody, until
+	// SetAnnouncement.
+	Announcement Announcement
 	// Logger is slog.Default() if it is nil.
 	Logger *slog.Logger
 
 	// For tests: where they are zero, the constants of this package hold.
 	firstRetry, rejoin, leave time.Duration
 	tune                      func(*memberlist.Config)
+	bind                      func(context.Context, netip.AddrPort, []netip.Prefix, *log.Logger) (network, error)
 }
 
 // Gossip is one member. Its methods may be called from any goroutine, and
 // before, during and after Run.
 type Gossip struct {
 	config  Config
-	keyring *memberlist.Keyring // nil if insecure
+	keyring *memberlist.Keyring
 	fleet   *fleet
 	started atomic.Bool
+
+	mu   sync.Mutex             // of who changes the keyring, or what is told
+	list *memberlist.Memberlist // while Run is joined to the others
+
+	introduced chan struct{} // holds one while our first announcement, or a key for who knows nobody, is news
 
 	bound   chan struct{} // closed once the fields below are set
 	addr    netip.AddrPort
@@ -68,26 +80,28 @@ type Gossip struct {
 // New checks the configuration. It opens no socket and starts no goroutine:
 // Run does, so a port that is taken is reported there.
 func New(config Config) (*Gossip, error) {
-	told, err := tell(config.Self)
-	if err != nil {
-		return nil, fmt.Errorf("gossip: what we tell of ourselves: %w", err)
-	}
 	if err := config.complete(); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	keyring, err := config.keyring()
+	keyring, trust, err := config.secrets()
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	return &Gossip{
+	g := &Gossip{
 		config: config, keyring: keyring,
-		fleet: newFleet(config.Self.Name, told, config.Logger),
-		bound: make(chan struct{}),
-	}, nil
+		fleet:      newFleet(config.Self.Name, trust, config.Logger),
+		introduced: make(chan struct{}, 1), bound: make(chan struct{}),
+	}
+	if len(config.Announcement) > 0 {
+		if _, err := g.fleet.setOwn(config.Announcement, netip.AddrPort{}); err != nil {
+			config.Logger.Warn("gossip: the announcement of before is of no use; we listen until there is another", "err", err)
+		}
+	}
+	return g, nil
 }
 
 // Run binds the sockets, joins the others by the seeds, and goes back to
-// seeds that were lost. When the context ends it takes leave of the others,
+// seeds and members that were lost. When the context ends it takes leave of the others,
 // for two seconds at most, and returns nil. It returns an error if it cannot
 // begin. It may be called once.
 func (g *Gossip) Run(ctx context.Context) error {
@@ -105,7 +119,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 	close(g.bound)
 	g.config.Logger.Info("gossip: listening", "address", g.addr)
+	var forgetting sync.WaitGroup
+	forgetting.Go(func() { g.fleet.forget(ctx) })
 	g.rejoin(ctx, list)
+	forgetting.Wait()
+	g.mu.Lock()
+	g.list = nil
+	g.mu.Unlock()
 	// What fails from now on fails because we end, or because all leave together.
 	lines.close()
 	if err := list.Leave(g.config.leave); err != nil {
@@ -154,38 +174,3 @@ func (g *Gossip) Wait(ctx context.Context, enough func([]Peer) bool) ([]Peer, er
 
 // Stats returns the counts so far.
 func (g *Gossip) Stats() Stats { return g.fleet.counts() }
-
-// start binds the sockets and brings memberlist up. What it returns is to be shut down.
-func (g *Gossip) start(ctx context.Context, lines *logWriter) (*memberlist.Memberlist, error) {
-	conf := g.memberlist(lines)
-	t, err := bind(ctx, g.config.Listen, g.config.Allowed, conf.Logger)
-	if err != nil {
-		return nil, err
-	}
-	list, err := g.create(conf, t)
-	if err != nil {
-		return nil, errors.Join(err, t.Shutdown())
-	}
-	return list, nil
-}
-
-func (g *Gossip) create(conf *memberlist.Config, t *transport) (*memberlist.Memberlist, error) {
-	conf.Transport = t
-	conf.BindPort = t.GetAutoBindPort()
-	if conf.AdvertisePort == 0 {
-		conf.AdvertisePort = conf.BindPort
-	}
-	ip, port, err := t.FinalAdvertiseAddr(conf.AdvertiseAddr, conf.AdvertisePort)
-	if err != nil {
-		return nil, fmt.Errorf("no address to tell the others; set Advertise: %w", err)
-	}
-	addr, _ := netip.AddrFromSlice(ip)
-	g.addr = netip.AddrPortFrom(addr.Unmap(), uint16(port))
-	if len(g.config.Allowed) > 0 && !contains(g.config.Allowed, g.addr.Addr()) {
-		return nil, fmt.Errorf("our own address %v is in none of the allowed networks", g.addr.Addr())
-	}
-	if g.config.tune != nil {
-		g.config.tune(conf)
-	}
-	return memberlist.Create(conf)
-}

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +41,9 @@ func TestAllFindEachOtherByOneSeed(t *testing.T) {
 		t.Errorf("the peers are not what they told (-want +got):\n%s", diff)
 	}
 	for _, n := range nodes {
-		if s := n.Stats(); s != (Stats{}) {
+		s := n.Stats()
+		delete(s.Ignored, Unannounced) // as everybody is at first
+		if len(s.Ignored) > 0 || s.Conflicts > 0 {
 			t.Errorf("%s refused something: %+v", n.addr, s)
 		}
 	}
@@ -126,11 +127,8 @@ func TestWhoComesBackElsewhereIsTaken(t *testing.T) {
 }
 
 func TestPartedFleetComesTogetherAgain(t *testing.T) {
-	var cut atomic.Bool
-	split := func(c *memberlist.Config) {
-		quick(c)
-		c.Transport = wire{c.Transport.(memberlist.NodeAwareTransport), &cut}
-	}
+	var c cable
+	split := func(conf *memberlist.Config) { quick(conf); c.plug(conf) }
 	ca := agentConfig("a")
 	ca.tune = split
 	a := run(t, ca)
@@ -139,27 +137,26 @@ func TestPartedFleetComesTogetherAgain(t *testing.T) {
 	b := run(t, cb)
 	a.sees(t, "b")
 	b.sees(t, "a")
-	cut.Store(true)
+	c.cut(a.addr)
 	a.sees(t)
 	b.sees(t)
-	cut.Store(false)
+	c.cut()
 	a.sees(t, "b")
 	b.sees(t, "a")
 }
 
 func TestGarbageIsIgnoredAndCounted(t *testing.T) {
-	good, err := tell(Peer{Name: "a", Role: Agent})
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := announced(t, Peer{Name: "mallory", Role: Agent, Addr: netip.MustParseAddrPort("127.0.0.1:7946")})
 	tests := []struct {
 		name string
 		meta []byte
+		want Reason
 	}{
-		{"no metadata", nil},
-		{"metadata of somebody else's making", []byte(strings.Repeat("\xff", memberlist.MetaMaxSize))},
-		{"metadata that is cut", good[:len(good)-2]},
-		{"metadata of another member", good},
+		{"no announcement", nil, Unannounced},
+		{"something of somebody else's making", []byte(strings.Repeat("\xff", memberlist.MetaMaxSize)), Unreadable},
+		{"an announcement that is cut", good[:len(good)-2], Unreadable},
+		{"an announcement of another member", announced(t, Peer{Name: "a", Role: Agent, Addr: netip.MustParseAddrPort("127.0.0.1:7946")}), ForeignName},
+		{"an announcement for another address", good, ForeignAddress},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -168,7 +165,7 @@ func TestGarbageIsIgnoredAndCounted(t *testing.T) {
 			if _, err := mallory.Join([]string{a.addr}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it is counted", func() bool { return a.Stats().Ignored > 0 })
+			eventually(t, "it is counted", func() bool { return a.Stats().Ignored[tt.want] > 0 })
 			b := run(t, agentConfig("b", a.addr))
 			a.sees(t, "b")
 			b.sees(t, "a")
@@ -182,8 +179,8 @@ func raw(t *testing.T, name string, meta []byte) *memberlist.Memberlist {
 	c := memberlist.DefaultLocalConfig()
 	quick(c)
 	c.Name, c.BindAddr, c.BindPort, c.AdvertisePort = name, "127.0.0.1", 0, 0
-	c.SecretKey, c.Label = key, network
-	c.Delegate = newFleet(name, meta, nil)
+	c.SecretKey, c.Label = key, label
+	c.Delegate = &fleet{own: meta}
 	c.Logger = log.New(discard{}, "", 0)
 	list, err := memberlist.Create(c)
 	if err != nil {
@@ -215,11 +212,10 @@ func TestOnlyAKeyThatIsKnownLetsIn(t *testing.T) {
 		in   bool
 	}{
 		{"the same key", func(*Config, *Config) {}, true},
-		{"no keys at all", func(a, b *Config) { a.Key, b.Key, a.Insecure, b.Insecure = nil, nil, true, true }, true},
-		{"a key that is being changed", func(a, b *Config) { a.OtherKeys, b.Key, b.OtherKeys = [][]byte{otherKey}, otherKey, [][]byte{key} }, true},
-		{"another key", func(_, b *Config) { b.Key = otherKey }, false},
-		{"no key", func(_, b *Config) { b.Key, b.Insecure = nil, true }, false},
-		{"a key where none is used", func(a, _ *Config) { a.Key, a.Insecure = nil, true }, false},
+		{"a key that is being changed", func(a, b *Config) {
+			a.Keys, b.Keys = Keys{key, [][]byte{otherKey}}, Keys{otherKey, [][]byte{key}}
+		}, true},
+		{"another key", func(_, b *Config) { b.Keys.Primary = otherKey }, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -21,37 +22,68 @@ const (
 	// further one is twice as long, up to rejoinInterval.
 	firstRetry = 500 * time.Millisecond
 	// rejoinInterval is how long it takes at least, and half of how long it
-	// takes at most, until lost seeds are tried again.
-	rejoinInterval = 30 * time.Second
+	// takes at most, until lost seeds and lost members are tried again.
+	rejoinInterval = 15 * time.Second
+	// redials is how many lost members are tried in one round.
+	redials = 2
 	// lookupTimeout bounds the time to resolve one seed.
 	lookupTimeout = 5 * time.Second
 )
 
 // rejoin looks for the others until the context ends. memberlist forgets the
 // dead and never calls on them again, so the two halves of a parted fleet stay
-// apart unless somebody goes back to the seeds.
+// apart unless somebody goes back to those who were lost. One who finds one is
+// enough, and in a large fleet somebody tries every second.
 func (g *Gossip) rejoin(ctx context.Context, list *memberlist.Memberlist) {
-	if len(g.config.Seeds) == 0 {
-		<-ctx.Done()
-		return
-	}
 	failing := false
 	for alone := 0; ctx.Err() == nil; {
-		addrs, errs := g.lostSeeds(ctx)
-		if len(addrs) > 0 {
-			errs = append(errs, joinOne(ctx, list, addrs)...)
-		}
-		if ctx.Err() == nil {
-			g.report(errs, failing)
-		}
-		failing = len(errs) > 0
+		failing = g.rejoinSeeds(ctx, list, failing)
+		g.rejoinLost(ctx, list)
 		if alone++; len(g.Peers()) > 0 {
 			alone = 0
 		}
 		select {
 		case <-ctx.Done():
+		case <-g.introduced:
+			g.greet(ctx, list)
 		case <-time.After(pause(g.config.firstRetry, g.config.rejoin, alone)):
 		}
+	}
+}
+
+// greet exchanges all that is known with one of those we know. Until we were
+// announced nobody listed us, and nobody told us any news.
+func (g *Gossip) greet(ctx context.Context, list *memberlist.Memberlist) {
+	addrs := slices.Collect(maps.Keys(g.fleet.addrs()))
+	if errs := joinOne(ctx, list, addrs); len(errs) > 0 && ctx.Err() == nil {
+		g.config.Logger.Debug("gossip: some do not answer", "err", oneLine(errs))
+	}
+}
+
+// rejoinSeeds tries the seeds that nobody is known at, and tells whether that failed.
+func (g *Gossip) rejoinSeeds(ctx context.Context, list *memberlist.Memberlist, failing bool) bool {
+	if len(g.config.Seeds) == 0 {
+		return false
+	}
+	addrs, errs := g.lostSeeds(ctx)
+	if len(addrs) > 0 {
+		errs = append(errs, joinOne(ctx, list, addrs)...)
+	}
+	if ctx.Err() == nil {
+		g.report(errs, failing)
+	}
+	return len(errs) > 0
+}
+
+// rejoinLost tries some of the members that were lost. Most of them are gone
+// for good, so it is nothing to warn of that they do not answer.
+func (g *Gossip) rejoinLost(ctx context.Context, list *memberlist.Memberlist) {
+	addrs := g.fleet.pickLost(redials, g.known())
+	if len(addrs) == 0 || ctx.Err() != nil {
+		return
+	}
+	if errs := joinOne(ctx, list, addrs); len(errs) > 0 && ctx.Err() == nil {
+		g.config.Logger.Debug("gossip: lost members do not answer", "err", oneLine(errs))
 	}
 }
 
@@ -88,7 +120,7 @@ func joinOne(ctx context.Context, list *memberlist.Memberlist, addrs []netip.Add
 	return failed
 }
 
-// lostSeeds returns the addresses of seeds at which no living peer is known.
+// lostSeeds returns the addresses of seeds at which no living member is known.
 func (g *Gossip) lostSeeds(ctx context.Context) (lost []netip.AddrPort, failed []error) {
 	for _, seed := range g.config.Seeds {
 		addrs, err := resolve(ctx, seed)
@@ -97,11 +129,17 @@ func (g *Gossip) lostSeeds(ctx context.Context) (lost []netip.AddrPort, failed [
 		}
 		lost = append(lost, addrs...)
 	}
-	alive := g.fleet.addrs()
-	alive[g.addr] = true
-	lost = slices.DeleteFunc(lost, func(a netip.AddrPort) bool { return alive[a] })
+	known := g.known()
+	lost = slices.DeleteFunc(lost, func(a netip.AddrPort) bool { return known[a] })
 	slices.SortFunc(lost, netip.AddrPort.Compare)
 	return slices.Compact(lost), failed
+}
+
+// known returns where nobody has to be looked for.
+func (g *Gossip) known() map[netip.AddrPort]bool {
+	known := g.fleet.addrs()
+	known[g.addr] = true
+	return known
 }
 
 // resolve looks a seed up itself: memberlist asks name servers for records of

@@ -2,12 +2,10 @@ package gossip
 
 import (
 	"context"
-	"errors"
+	"crypto/ed25519"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +19,25 @@ var (
 	loopback = netip.MustParseAddrPort("127.0.0.1:0")
 	key      = []byte("0123456789abcdef0123456789abcdef")
 	otherKey = []byte("fedcba9876543210fedcba9876543210")
+
+	// signer is the controllers' key, and stranger is nobody's.
+	signer   = ed25519.NewKeyFromSeed([]byte("the controllers' announcement ke"))
+	stranger = ed25519.NewKeyFromSeed([]byte("a key that nobody ever trusted.."))
 )
+
+const fleetName = "fleet-1"
+
+func public(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
+
+// announced signs p for an hour, as a controller does.
+func announced(t *testing.T, p Peer) Announcement {
+	t.Helper()
+	a, err := Announce(p, fleetName, time.Now().Add(time.Hour), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
 
 // node is a Gossip that runs.
 type node struct {
@@ -34,7 +50,8 @@ type node struct {
 func agentConfig(name string, seeds ...string) Config {
 	return Config{
 		Self:   Peer{Name: name, Role: Agent, Labels: map[string]string{"dc": "fra"}, Responder: "127.0.0.1:9"},
-		Listen: loopback, Seeds: seeds, Key: key, Logger: slog.New(slog.DiscardHandler),
+		Listen: loopback, Seeds: seeds, Logger: slog.New(slog.DiscardHandler),
+		Keys: Keys{Primary: key}, Fleet: fleetName, Trusted: []ed25519.PublicKey{public(signer)},
 		firstRetry: 10 * time.Millisecond, rejoin: 50 * time.Millisecond, leave: 100 * time.Millisecond, tune: quick,
 	}
 }
@@ -51,8 +68,26 @@ func quick(c *memberlist.Config) {
 	c.TCPTimeout = time.Second
 }
 
-// run starts a member and waits until its sockets are bound.
+// run starts a member, waits until its sockets are bound, and announces it.
 func run(t *testing.T, config Config) *node {
+	t.Helper()
+	n := listen(t, config)
+	n.announce(t)
+	return n
+}
+
+// announce has a controller sign what the configuration says of n.
+func (n *node) announce(t *testing.T) {
+	t.Helper()
+	p := n.config.Self
+	p.Addr = netip.MustParseAddrPort(n.addr)
+	if err := n.SetAnnouncement(announced(t, p)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listen starts a member without an announcement.
+func listen(t *testing.T, config Config) *node {
 	t.Helper()
 	g, err := New(config)
 	if err != nil {
@@ -127,24 +162,4 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("in vain waited until %s", what)
 		}
 	}
-}
-
-// wire is a transport that can be cut: then nothing leaves any more.
-type wire struct {
-	memberlist.NodeAwareTransport
-	cut *atomic.Bool
-}
-
-func (w wire) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
-	if w.cut.Load() {
-		return time.Now(), nil
-	}
-	return w.NodeAwareTransport.WriteToAddress(b, a)
-}
-
-func (w wire) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.Conn, error) {
-	if w.cut.Load() {
-		return nil, errors.New("the wire is cut")
-	}
-	return w.NodeAwareTransport.DialAddressTimeout(a, d)
 }

@@ -32,7 +32,7 @@ func (r Role) String() string {
 	return fmt.Sprintf("role(%d)", uint8(r))
 }
 
-// Peer is a member of the fleet, as it told of itself.
+// Peer is a member of the fleet, as a controller announced it.
 type Peer struct {
 	// Name is unique in the fleet: 1 to 63 letters, digits, '.', '_' and '-'.
 	Name string
@@ -45,8 +45,7 @@ type Peer struct {
 	// Responder is where other agents may probe an agent, as host:port; empty
 	// means nowhere. A controller has none.
 	Responder string
-	// Addr is where the peer gossips. It comes from memberlist and is not part
-	// of what the peer tells: in Config.Self it stays empty.
+	// Addr is where the peer gossips. In Config.Self it is not asked for.
 	Addr netip.AddrPort
 }
 

@@ -47,7 +47,15 @@ type stream struct {
 }
 
 // bind opens the sockets and starts to listen; Shutdown ends that.
-func bind(ctx context.Context, at netip.AddrPort, allowed []netip.Prefix, logger *log.Logger) (*transport, error) {
+func bind(ctx context.Context, at netip.AddrPort, allowed []netip.Prefix, logger *log.Logger) (network, error) {
+	t, err := newTransport(ctx, at, allowed, logger)
+	if err != nil {
+		return nil, err // and not a network that is no transport
+	}
+	return t, nil
+}
+
+func newTransport(ctx context.Context, at netip.AddrPort, allowed []netip.Prefix, logger *log.Logger) (*transport, error) {
 	attempts := 1
 	if at.Port() == 0 {
 		attempts = bindAttempts

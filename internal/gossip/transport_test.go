@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// newTransport returns a transport that the test shuts down, and its address.
-func newTransport(t *testing.T, ctx context.Context, allowed ...netip.Prefix) (*transport, string) {
+// testTransport returns a transport that the test shuts down, and its address.
+func testTransport(t *testing.T, ctx context.Context, allowed ...netip.Prefix) (*transport, string) {
 	t.Helper()
-	tr, err := bind(ctx, loopback, allowed, log.New(discard{}, "", 0))
+	tr, err := newTransport(ctx, loopback, allowed, log.New(discard{}, "", 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func newTransport(t *testing.T, ctx context.Context, allowed ...netip.Prefix) (*
 }
 
 func TestStreamsFromOutsideTheAllowedNetworksAreClosed(t *testing.T) {
-	tr, addr := newTransport(t, t.Context(), netip.MustParsePrefix("127.0.0.1/32"))
+	tr, addr := testTransport(t, t.Context(), netip.MustParsePrefix("127.0.0.1/32"))
 	defer tr.Shutdown()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	outside, err := d.DialContext(t.Context(), "tcp", addr)
@@ -50,7 +50,7 @@ func TestStreamsFromOutsideTheAllowedNetworksAreClosed(t *testing.T) {
 }
 
 func TestShutdownEndsThoughNobodyListens(t *testing.T) {
-	tr, addr := newTransport(t, t.Context())
+	tr, addr := testTransport(t, t.Context())
 	for range 3 {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -73,7 +73,7 @@ func TestShutdownEndsThoughNobodyListens(t *testing.T) {
 
 func TestStreamsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	tr, addr := newTransport(t, ctx)
+	tr, addr := testTransport(t, ctx)
 	defer tr.Shutdown()
 	out, err := tr.DialTimeout(addr, time.Second)
 	if err != nil {
@@ -89,7 +89,7 @@ func TestStreamsEndWithTheContext(t *testing.T) {
 }
 
 func TestStreamsBeyondTheMostAreRefused(t *testing.T) {
-	tr, addr := newTransport(t, t.Context())
+	tr, addr := testTransport(t, t.Context())
 	defer tr.Shutdown()
 	tr.mu.Lock()
 	for range maxStreams {

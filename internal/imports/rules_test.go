@@ -28,9 +28,10 @@ var confined = []struct {
 	why  string
 }{
 	{"golang.org/x/sys/unix", []string{"probe/rawsock", "internal/lab"}, "what needs the kernel is asked of probe/rawsock"},
-	{"github.com/google/gopacket", []string{"probe/packet"}, "packets are crafted and parsed by probe/packet"},
-	{"github.com/gopacket/gopacket", []string{"probe/packet"}, "packets are crafted and parsed by probe/packet"},
-	{"go.etcd.io/bbolt", []string{"controller/history"}, "another store may take its place: ask controller/history"},
+	{"github.com/google/gopacket", []string{"probe/pcap"}, "packets are crafted and parsed by probe/packet, and written to files by probe/pcap"},
+	{"github.com/gopacket/gopacket", []string{"probe/pcap"}, "packets are crafted and parsed by probe/packet, and written to files by probe/pcap"},
+	{"go.etcd.io/bbolt", []string{"controller/history", "controller/registry"}, "another store may take its place: ask controller/history or controller/registry"},
+	{module + "/internal/identity", []string{"internal/identity", "agent", "controller", "cmd"}, "nothing else below them knows who is who; hand it a key or a name"},
 	{module + "/internal/lab", []string{"internal/lab"}, "only tests and internal/lab/demo build networks"},
 }
 
@@ -39,7 +40,7 @@ var confined = []struct {
 var probeUses = map[string]string{
 	"golang.org/x/net/bpf":       "probe/rawsock",
 	"golang.org/x/sys/unix":      "probe/rawsock",
-	"github.com/google/gopacket": "probe/packet",
+	"github.com/google/gopacket": "probe/pcap",
 }
 
 // unlinked packages are not reached from these folders, however indirectly.

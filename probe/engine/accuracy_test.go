@@ -13,39 +13,63 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/synmesh/synmesh/internal/lab"
 	"github.com/synmesh/synmesh/probe"
 	"github.com/synmesh/synmesh/probe/packet"
 )
 
 const (
 	accuracyProbes = 1000
-	accuracyBound  = 10 * time.Microsecond // at the 99th percentile
-	accuracyRounds = 8                     // the machine may be shared; a system that is wrong is wrong each time
+	accuracyFlows  = 100
+	accuracyRounds = 8 // the machine may be shared; a system that is wrong is wrong each time
 )
 
 func TestReportedRoundTripsAreThoseOfAnIndependentCapture(t *testing.T) {
-	n := twoHosts(t)
+	// What the kernel's own TCP sends keeps the time at which it was to leave as far as virtual
+	// wires go, and gets its stamp at our socket then, and not at the device. A relay takes that off.
+	n := hostsBy(t, func(l *lab.Lab, router, to *lab.Node) (*lab.Link, error) { return l.Link(router, to, lab.Impairment{}) })
 	listenOn(t, n.to, "tcp4", ":443")
-	target := spec(t, accuracyProbes, n.to.Addr4().String()+":443")
-	target.Interval = 2 * time.Millisecond
-	for _, stamping := range []Stamping{Quiet, Tap} {
+	target := spec(t, accuracyProbes/accuracyFlows, n.to.Addr4().String()+":443")
+	target.Flows, target.Interval = accuracyFlows, 2*time.Millisecond*accuracyFlows // the relay is late at times
+	for _, tt := range []struct {
+		name     string
+		stamping Stamping
+		beside   bool          // whether the capture is on the engine's host
+		bound    time.Duration // at the 99th percentile
+	}{
+		{"quiet", Quiet, false, 10 * time.Microsecond},
+		{"tap", Tap, false, 10 * time.Microsecond},
+		{"tap, captured beside it", Tap, true, 2 * time.Microsecond},
+	} {
+		at, device := n.router, n.wire
+		if tt.beside {
+			at, device = n.from, 0
+		}
 		for _, busy := range []bool{false, true} {
-			name := stamping.String() + " idle"
+			name := tt.name + ", idle"
 			if busy {
-				name = stamping.String() + " with every core kept busy"
+				name = tt.name + ", with every core kept busy"
 			}
 			t.Run(name, func(t *testing.T) {
 				if busy {
 					keepBusy(t)
 				}
 				for round := 1; ; round++ {
-					p50, p99 := errorAgainstWire(t, n, stamping, target)
+					var p50, p99 time.Duration
+					t.Run("round", func(t *testing.T) { // so that no socket of it is left in the way of the next
+						var wire *wireCapture
+						inside(t, at, func() { wire = captureWire(t, device) })
+						p50, p99 = errorAgainstWire(t, n, wire, tt.stamping, target)
+					})
+					if t.Failed() {
+						return
+					}
 					t.Logf("round %d: error against the wire: p50 %v, p99 %v", round, p50, p99)
-					if p99 <= accuracyBound {
+					if p99 <= tt.bound {
 						return
 					}
 					if round == accuracyRounds {
-						t.Fatalf("p99 %v; at most %v is allowed", p99, accuracyBound)
+						t.Fatalf("p99 %v; at most %v is allowed", p99, tt.bound)
 					}
 				}
 			})
@@ -54,11 +78,9 @@ func TestReportedRoundTripsAreThoseOfAnIndependentCapture(t *testing.T) {
 }
 
 // errorAgainstWire measures and returns quantiles of the difference from the capture.
-func errorAgainstWire(t *testing.T, n network, stamping Stamping, s probe.Spec) (p50, p99 time.Duration) {
+func errorAgainstWire(t *testing.T, n network, wire *wireCapture, stamping Stamping, s probe.Spec) (p50, p99 time.Duration) {
 	t.Helper()
-	var wire *wireCapture
 	var results []probe.Result
-	inside(t, n.router, func() { wire = captureWire(t, n.wire) })
 	inside(t, n.from, func() {
 		e := start(t, Config{Stamping: stamping})
 		results = do(t, e, s)
@@ -67,8 +89,9 @@ func errorAgainstWire(t *testing.T, n network, stamping Stamping, s probe.Spec) 
 	var off []time.Duration
 	for i := range results {
 		r := &results[i]
-		if r.Outcome != probe.Open {
-			t.Fatalf("result %d: %v %s", i, r.Outcome, r.Err)
+		if r.Outcome != probe.Open { // the relay may have had no room
+			t.Logf("result %d: %v %s", i, r.Outcome, r.Err)
+			return time.Hour, time.Hour
 		}
 		rtt, ok := wire.roundTrip(r.SynAck.Seq)
 		if !ok {
@@ -83,9 +106,9 @@ func errorAgainstWire(t *testing.T, n network, stamping Stamping, s probe.Spec) 
 	return off[len(off)/2], off[len(off)*99/100]
 }
 
-// wireCapture is a packet socket of the test's own at the other end of the
-// wire. A capture on the same host would see a SYN before the driver does, and
-// make it late by looking at it. Nobody waits on this one, so that it wakes nobody up.
+// wireCapture is a packet socket of the test's own, as a rule at the other end of
+// the wire. A capture on the same host sees a SYN before the driver does, and
+// makes it late by looking at it. Nobody waits on this one, so that it wakes nobody up.
 type wireCapture struct {
 	fd      int
 	syns    map[uint32]int64      // stamp by sequence number

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/synmesh/synmesh/probe/rawsock"
+	"github.com/synmesh/synmesh/probe/resolve"
 )
 
 // Stamping is a way to learn when a SYN left and when its answer came.
@@ -48,7 +49,10 @@ type Config struct {
 	Stamping Stamping
 	// Ports are the source ports to choose from; zero is DefaultPorts. A port
 	// that another socket has is passed over.
-	Ports  rawsock.PortRange
+	Ports rawsock.PortRange
+	// Names looks up where targets are, at the beginning and every now and then
+	// as long as they are probed. Its Logger is the Engine's unless it has one.
+	Names  resolve.Resolver
 	Logger *slog.Logger // nil discards
 }
 
@@ -61,6 +65,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Names.Logger == nil {
+		c.Names.Logger = c.Logger
 	}
 	return c
 }

@@ -43,7 +43,7 @@ type pair struct {
 	remote netip.AddrPort
 }
 
-func (f *flight) pair() pair { return pair{f.local, f.way.plain} }
+func (f *flight) pair() pair { return pair{f.local, f.target.plain} }
 
 // busy tells why no connection can be opened now from the flight's port, or
 // returns nil. In TIME_WAIT one can if both sides have timestamps: ours rise, so
@@ -216,7 +216,7 @@ func (t *task) reset(f *flight, c *conn) {
 // say sends a segment of the connection.
 func (t *task) say(f *flight, c *conn, flags packet.Flags, seq uint32) error {
 	s := packet.Segment{
-		Src: netip.AddrPortFrom(f.way.src, f.local), Dst: f.way.plain,
+		Src: netip.AddrPortFrom(f.way.src, f.local), Dst: f.target.plain,
 		Seq: seq, Ack: c.next, Flags: flags, Window: 502, // 64256 bytes, scaled by 7
 	}
 	if f.answer.synAck.Timestamps {
@@ -226,6 +226,6 @@ func (t *task) say(f *flight, c *conn, flags packet.Flags, seq uint32) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.engine.sendSome([]rawsock.Datagram{t.datagram(f, b)})
+	_, err = t.engine.sendSome([]rawsock.Datagram{t.datagram(f, b)}, flags&packet.FIN != 0)
 	return err
 }

@@ -30,12 +30,13 @@ type Engine struct {
 	stopped chan struct{} // closed when Run returns
 	packet  packet.Packet // handle's own
 
-	mu       sync.Mutex
-	table    map[uint32]*flight // by initial sequence number
-	answered []*flight          // waiting for their transmit stamp
-	conns    map[pair]*flight   // of mode Full, from the SYN to the end of TIME_WAIT
-	overlaps map[pair]*overlap  // of half-open flights begun before the one before was answered
-	stats    Stats
+	mu         sync.Mutex
+	table      map[uint32]*flight     // by initial sequence number
+	answered   []*flight              // waiting for their transmit stamp
+	conns      map[pair]*flight       // of mode Full, from the SYN to the end of TIME_WAIT
+	challenged map[pair]time.Duration // when last, by the monotonic clock; see challenge
+	swept      time.Duration          // when those of long ago were taken out of it
+	stats      Stats
 }
 
 // stamper knows when segments left.
@@ -72,7 +73,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, born: time.Now(), seed: maphash.MakeSeed(), ports: newPorts(cfg.Ports),
-		stopped: make(chan struct{}), table: make(map[uint32]*flight), conns: make(map[pair]*flight), overlaps: make(map[pair]*overlap),
+		stopped: make(chan struct{}), table: make(map[uint32]*flight), conns: make(map[pair]*flight), challenged: make(map[pair]time.Duration),
 	}
 	e.tsval.Store(milliseconds())
 	if err := e.open(); err != nil {

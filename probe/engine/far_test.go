@@ -111,7 +111,7 @@ func dropAddresses(n network) func() error {
 		if err != nil {
 			return err
 		}
-		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 		for i := range addrs {
 			if err == nil {
 				err = netlink.AddrDel(link, &addrs[i])

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"sync/atomic"
+	"maps"
 	"time"
 
 	"github.com/synmesh/synmesh/probe"
@@ -21,7 +21,8 @@ type flight struct {
 	isn    uint32
 	due    time.Duration // by the monotonic clock
 	drops  uint64        // of the capture, when it was begun
-	behind *overlap      // nil if the one before had been answered
+	behind bool          // the one before had not been answered when it was begun
+	lookup bool          // the kernel has to look for a neighbour first
 
 	// The task's own.
 	stage int          // the queue that it waits in
@@ -59,11 +60,11 @@ type answer struct {
 // and puts it into the table. The lock is held.
 func (e *Engine) enter(f *flight) {
 	var b [46]byte
-	src, dst := f.way.src.As16(), f.way.plain.Addr().As16()
+	src, dst := f.way.src.As16(), f.target.plain.Addr().As16()
 	copy(b[:], src[:])
 	copy(b[16:], dst[:])
 	binary.NativeEndian.PutUint16(b[32:], f.local)
-	binary.NativeEndian.PutUint16(b[34:], f.way.plain.Port())
+	binary.NativeEndian.PutUint16(b[34:], f.target.plain.Port())
 	for {
 		binary.NativeEndian.PutUint64(b[38:], e.probes.Add(1))
 		f.isn = uint32(maphash.Bytes(e.seed, b[:]))
@@ -141,7 +142,7 @@ func (f *flight) result(now reading, drops uint64) probe.Result {
 		}
 	}
 	r.Drops = int(drops - f.drops)
-	if err := f.fault(now); err != nil {
+	if err := f.fault(now, drops); err != nil {
 		r.Outcome, r.Err, r.HostDelay = probe.Error, err.Error(), max(0, r.HostDelay)
 		return r
 	}
@@ -183,34 +184,74 @@ func (f *flight) retry() *probe.Retry {
 	return t
 }
 
-// overlap is what flights share that are under way at a time between the same
-// ports. A target that has not heard the end of one handshake takes the next SYN for a
-// stray, and challenges it (RFC 5961 section 4.2).
-type overlap struct{ challenged atomic.Int64 } // when, by the monotonic clock; 0 for never
+// maxChallenged is how many pairs are remembered as challenged. A flood of
+// challenges is forged, and tells nothing; it must not keep the receiver busy either.
+const (
+	maxChallenged = 4096
+	sweepEvery    = time.Second
+)
 
-// denied tells whether the flight may have been challenged instead of answered.
-func (f *flight) denied() bool {
-	return f.behind != nil && f.behind.challenged.Load() >= int64(f.syns[0].called.mono)
+// challenge notes that a SYN may have been challenged instead of answered: a
+// target that has not heard the end of one handshake takes the next SYN for a
+// stray (RFC 5961 section 4.2). The lock is held.
+func (e *Engine) challenge(p pair, now time.Duration) {
+	_, known := e.challenged[p]
+	if full := len(e.challenged) >= maxChallenged; full && !known && now-e.swept >= sweepEvery {
+		e.swept = now
+		maps.DeleteFunc(e.challenged, func(_ pair, at time.Duration) bool { return now-at > probe.MaxTimeout })
+	}
+	if known || len(e.challenged) < maxChallenged {
+		e.challenged[p] = now
+	}
+}
+
+// denied tells why the flight may have been challenged, or returns nil.
+func (f *flight) denied() error {
+	e := f.task.engine
+	e.mu.Lock()
+	at, challenged := e.challenged[f.pair()]
+	e.mu.Unlock()
+	switch {
+	case !challenged || at < f.syns[0].called.mono:
+		return nil
+	case f.behind:
+		return errors.New("the target still has the handshake before from this port, whose answer takes longer than the interval; a longer interval or more flows would help")
+	}
+	return fmt.Errorf("the target challenged the SYN: it still has an earlier handshake from port %d, so the RST that ended it was lost, or a firewall ate it; more flows would help", f.local)
 }
 
 // fault tells why the flight's times cannot be trusted.
-func (f *flight) fault(now reading) error {
+func (f *flight) fault(now reading, drops uint64) error {
+	if err := now.steppedSince(f.syns[0].called); err != nil {
+		return err
+	}
+	if f.answer.outcome == 0 {
+		return f.unanswered(drops)
+	}
 	from, a := f.answered(), &f.answer
-	switch stepped := now.steppedSince(f.syns[0].called); {
-	case stepped != nil:
-		return stepped
-	case a.outcome == 0 && f.denied():
-		return errors.New("the target still has the handshake before from this port, whose answer takes longer than the interval; a longer interval or more flows would help")
+	switch {
 	case a.outcome == probe.Unreachable:
 		return nil // it may have come of a SYN that never left, and gives no round trip
-	case a.outcome != 0 && (from.sent == 0 || f.syns[0].sent == 0):
+	case from.sent == 0 || f.syns[0].sent == 0:
 		return errors.New("the kernel gave no stamp of the SYN, which was answered")
-	case a.outcome != 0 && a.stamp == 0:
+	case a.stamp == 0:
 		return errors.New("the kernel gave no stamp of the answer")
-	case from.sent == 0:
-		return errors.New("the SYN was never seen to leave this host")
-	case a.outcome != 0 && a.stamp < from.sent:
+	case a.stamp < from.sent:
 		return fmt.Errorf("the answer's stamp is %v before the SYN's", time.Duration(from.sent-a.stamp))
+	}
+	return nil
+}
+
+// unanswered tells why it cannot be said that nothing came back.
+func (f *flight) unanswered(drops uint64) error {
+	if err := f.denied(); err != nil {
+		return err
+	}
+	switch {
+	case drops > f.drops:
+		return fmt.Errorf("%d packets found no room in the capture meanwhile, and the answer may have been one of them", drops-f.drops)
+	case f.answered().sent == 0:
+		return errors.New("the SYN was never seen to leave this host")
 	}
 	return nil
 }

@@ -327,20 +327,22 @@ func halfOpen(t *testing.T, n network) int {
 
 func TestSYNCookiesAreToldFromOtherSequenceNumbers(t *testing.T) {
 	n := twoHosts(t)
-	listenOn(t, n.to, "tcp4", ":443")
+	listenOn(t, n.to, "tcp", ":443")
 	for setting, want := range map[string]string{"0": "unlikely", "2": "likely"} { // 2: always
 		must(t, n.to.Do(func() error {
-			return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte(setting), 0)
+			return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte(setting), 0) // for IPv6, too
 		}))
-		inside(t, n.from, func() {
-			var sum probe.Summary
-			for _, r := range do(t, start(t, Config{}), spec(t, 10, n.to.Addr4().String()+":443")) {
-				sum.Add(&r)
-			}
-			if got := sum.Cookies(); got != want {
-				t.Errorf("tcp_syncookies=%s: %s, want %s", setting, got, want)
-			}
-		})
+		for _, to := range []netip.Addr{n.to.Addr4(), n.to.Addr6()} {
+			inside(t, n.from, func() {
+				var sum probe.Summary
+				for _, r := range do(t, start(t, Config{}), spec(t, 10, netip.AddrPortFrom(to, 443).String())) {
+					sum.Add(&r)
+				}
+				if got := sum.Cookies(); got != want {
+					t.Errorf("%s, tcp_syncookies=%s: %s, want %s", to, setting, got, want)
+				}
+			})
+		}
 	}
 }
 

@@ -39,10 +39,17 @@ func oneHost(t *testing.T) *lab.Node {
 // network is two hosts with a router between them.
 type network struct {
 	from, to, router *lab.Node
-	wire             int // the router's interface towards from
+	link             *lab.Link // between from and the router
+	wire             int       // the router's interface towards from
 }
 
 func twoHosts(t *testing.T) network {
+	t.Helper()
+	return hostsBy(t, (*lab.Lab).Wire)
+}
+
+// hostsBy has the router joined to the far host in its own way.
+func hostsBy(t *testing.T, join func(l *lab.Lab, router, to *lab.Node) (*lab.Link, error)) network {
 	t.Helper()
 	l, err := lab.New()
 	must(t, err)
@@ -54,7 +61,7 @@ func twoHosts(t *testing.T) network {
 	must(t, err)
 	n.router, err = l.Router("router")
 	must(t, err)
-	_, err = l.Wire(n.from, n.router)
+	n.link, err = l.Wire(n.from, n.router)
 	must(t, err)
 	must(t, n.router.Do(func() error {
 		link, err := netlink.LinkByName(n.router.Interface())
@@ -63,7 +70,7 @@ func twoHosts(t *testing.T) network {
 		}
 		return err
 	}))
-	_, err = l.Wire(n.router, n.to)
+	_, err = join(l, n.router, n.to)
 	must(t, err)
 	must(t, l.Route())
 	return n

@@ -20,10 +20,11 @@ func (t *task) launch(now reading) {
 	for _, f := range t.batch {
 		err := f.target.unknown
 		if err == nil && f.target.way == nil {
-			f.target.way, err = e.route(f.target, &t.spec.Sending)
+			f.target.way, err = t.ways.find(f.target)
 		}
 		if err == nil {
 			f.way = f.target.way
+			f.lookup = t.lookup(f.target, now.mono)
 			e.mu.Lock()
 			if t.spec.Mode == probe.Full {
 				if err = e.busy(f); err == nil {
@@ -31,9 +32,8 @@ func (t *task) launch(now reading) {
 				}
 			}
 			if err == nil {
-				if before := t.latest[f.slot]; before != nil && !before.done {
-					f.behind = e.overlap(f.pair())
-				}
+				before := t.latest[f.slot]
+				f.behind = before != nil && !before.done && before.target == f.target
 				t.latest[f.slot] = f
 				e.enter(f)
 			}
@@ -49,16 +49,6 @@ func (t *task) launch(now reading) {
 	t.transmit()
 }
 
-// overlap returns what flights of the pair share. The lock is held.
-func (e *Engine) overlap(p pair) *overlap {
-	o := e.overlaps[p]
-	if o == nil {
-		o = &overlap{}
-		e.overlaps[p] = o
-	}
-	return o
-}
-
 // transmit sends a SYN of each flight in the batch, the first or another.
 func (t *task) transmit() {
 	if len(t.batch) == 0 {
@@ -68,11 +58,17 @@ func (t *task) transmit() {
 	called := e.clock()
 	t.segments, t.datagrams = t.segments[:0], t.datagrams[:0]
 	e.mu.Lock()
-	t.batch = slices.DeleteFunc(t.batch, func(f *flight) bool { return f.answer.outcome != 0 }) // at this moment
+	t.batch = slices.DeleteFunc(t.batch, func(f *flight) bool {
+		answered := f.answer.outcome != 0 // at this moment
+		if answered {
+			t.enqueue(f, f.stage) // its stamp may be missing, and never come
+		}
+		return answered
+	})
 	for _, f := range t.batch {
 		tsval, at := e.nextTSVal(), len(t.segments)
 		f.syns = append(f.syns, transmission{tsval: tsval, called: called})
-		t.segments = f.way.template.Append(t.segments, f.local, f.isn, tsval)
+		t.segments = f.way.template.Append(t.segments, f.local, f.target.plain, f.isn, tsval)
 		t.datagrams = append(t.datagrams, t.datagram(f, t.segments[at:]))
 	}
 	e.mu.Unlock()
@@ -82,7 +78,7 @@ func (t *task) transmit() {
 	}
 	var sent uint64
 	for rest := 0; rest < len(t.batch); {
-		n, err := e.sendSome(t.datagrams[rest:])
+		n, err := e.sendSome(t.datagrams[rest:], true)
 		sent += uint64(n)
 		if rest += n; err != nil {
 			t.refused(t.batch[rest], err)
@@ -109,7 +105,8 @@ func (t *task) datagram(f *flight, segment []byte) rawsock.Datagram {
 }
 
 // sendSome sends the datagrams of the first one's family that stand together.
-func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
+// Awaited says that their stamps are of interest.
+func (e *Engine) sendSome(ds []rawsock.Datagram, awaited bool) (int, error) {
 	family := 0
 	if ds[0].Dst.Is6() {
 		family = 1
@@ -121,10 +118,13 @@ func (e *Engine) sendSome(ds []rawsock.Datagram) (int, error) {
 	if e.senders[family] == nil {
 		return 0, errors.New("this host has no IPv6")
 	}
-	awaited := &e.stamps[family].awaited
-	awaited.Add(int64(n)) // before an answer can be there
+	if !awaited {
+		return e.senders[family].Send(ds[:n])
+	}
+	s := e.stamps[family]
+	s.awaited.Add(int64(n)) // before an answer can be there
 	sent, err := e.senders[family].Send(ds[:n])
-	awaited.Add(int64(sent - n))
+	s.awaited.Add(int64(sent - n))
 	return sent, err
 }
 
@@ -140,14 +140,14 @@ func (t *task) refused(f *flight, err error) {
 }
 
 // drop hands over a probe that cannot go on. The address or the route may have
-// gone, so the way is looked up anew.
+// gone, so both the way and the neighbour are looked up anew.
 func (t *task) drop(f *flight, err error) {
 	e := t.engine
 	e.mu.Lock()
 	e.leave(f)
 	e.mu.Unlock()
 	t.fail(f, f.syns[0].called, err)
-	f.target.way = nil
+	f.target.way, f.target.neighbour = nil, 0
 }
 
 // fail hands over a probe that could not be done.

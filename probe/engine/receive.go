@@ -62,13 +62,11 @@ func (e *Engine) takeTCP(s *packet.Segment, frame *rawsock.Frame, now reading) {
 		return // on the loopback, our own on its way in
 	case packet.ACK:
 		e.stats.Challenges++
-		if o := e.overlaps[pair{s.Dst.Port(), s.Src}]; o != nil {
-			o.challenged.Store(int64(now.mono))
-		}
+		e.challenge(pair{s.Dst.Port(), s.Src}, now.mono)
 		return
 	}
 	f := e.table[s.Ack-1]
-	if a.outcome == 0 || f == nil || f.local != s.Dst.Port() || f.way.plain != s.Src || f.way.src != s.Dst.Addr() {
+	if a.outcome == 0 || f == nil || f.local != s.Dst.Port() || f.target.plain != s.Src || f.way.src != s.Dst.Addr() {
 		e.stats.Strays++
 		return
 	}
@@ -93,7 +91,7 @@ func (f *flight) named(tsval uint32) int {
 func (e *Engine) takeICMP(m *packet.ICMPError, frame *rawsock.Frame, now reading) {
 	q := &m.Quoted
 	f := e.table[q.Seq]
-	if m.MTU != 0 || f == nil || f.local != q.Src.Port() || f.way.plain != q.Dst || f.way.src != q.Src.Addr() {
+	if m.MTU != 0 || f == nil || f.local != q.Src.Port() || f.target.plain != q.Dst || f.way.src != q.Src.Addr() {
 		e.stats.Strays++
 		return
 	}
@@ -125,7 +123,7 @@ func (e *Engine) departed(s *packet.Segment, stamp int64) (ours, first bool) {
 		isn--
 	}
 	f := e.table[isn]
-	if f == nil || f.local != s.Src.Port() || f.way.plain.Port() != s.Dst.Port() {
+	if f == nil || f.local != s.Src.Port() || f.target.plain.Port() != s.Dst.Port() {
 		return false, false
 	}
 	if s.Flags&packet.FIN != 0 {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/synmesh/synmesh/probe"
@@ -21,7 +23,8 @@ const batchLen = 64
 // goroutine, in the order in which they become known; the Result is valid during the
 // call only. The targets' probes are spread evenly over the interval. Do returns nil when all
 // results have been handed over, and ctx's error if it ended before; probes
-// that were still unanswered then have no result.
+// that were still unanswered then have no result. Where a target's name comes to
+// lead elsewhere, its next probe goes there.
 func (e *Engine) Do(ctx context.Context, spec probe.Spec, emit func(*probe.Result)) (err error) {
 	if err := spec.Validate(); err != nil {
 		return err
@@ -42,9 +45,18 @@ func (e *Engine) Do(ctx context.Context, spec probe.Spec, emit func(*probe.Resul
 			}
 		}
 	}
-	if err := t.resolve(ctx); err != nil {
+	found := e.cfg.Names.Targets(ctx, spec.Targets, spec.Family)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
+	for i := range found {
+		t.targets[i] = newTarget(spec.Targets[i].Name, &found[i])
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() { t.follow(ctx, found) })
+	defer follower.Wait()
+	defer stop()
 	defer t.abandon()
 	return t.loop(ctx)
 }
@@ -55,7 +67,8 @@ type task struct {
 	engine  *Engine
 	spec    probe.Spec
 	guards  []*rawsock.Guard
-	targets []target
+	targets []*target
+	moved   chan move // where names lead now
 	emit    func(*probe.Result)
 
 	start    time.Duration // when the schedule begins
@@ -69,13 +82,16 @@ type task struct {
 	wake   chan struct{} // says that ready is not empty
 	taken  []*flight     // what ready was, being looked at
 
+	ways      ways
 	batch     []*flight
 	segments  []byte
 	datagrams []rawsock.Datagram
 }
 
 func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*probe.Result)) *task {
-	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1)}
+	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1), moved: make(chan move)}
+	t.targets = make([]*target, len(spec.Targets))
+	t.ways = ways{router: e.router, how: &t.spec.Sending, known: make(map[origin]*way)}
 	t.latest = make([]*flight, len(spec.Targets)*len(guards))
 	t.schedule = schedule.New(&t.spec, len(spec.Targets)*len(guards))
 	t.stages = make([]queue, spec.Retries+3)
@@ -97,12 +113,20 @@ func (t *task) enqueue(f *flight, stage int) {
 	t.stages[stage].push(f, t.engine.clock().mono)
 }
 
-func (t *task) resolve(ctx context.Context) error {
-	t.targets = make([]target, len(t.spec.Targets))
-	for i, at := range resolve.Targets(ctx, t.spec.Targets, t.spec.Family) {
-		t.targets[i] = target{name: t.spec.Targets[i].Name, remote: at.Remote, unknown: at.Err}
-	}
-	return ctx.Err()
+// move says where a target is now.
+type move struct {
+	target int
+	to     resolve.Address
+}
+
+// follow tells the loop when a target's name leads elsewhere.
+func (t *task) follow(ctx context.Context, found []resolve.Address) {
+	t.engine.cfg.Names.Follow(ctx, t.spec.Targets, t.spec.Family, found, func(target int, to netip.AddrPort) {
+		select {
+		case t.moved <- move{target, resolve.Address{Remote: to}}:
+		case <-ctx.Done():
+		}
+	})
 }
 
 func (t *task) loop(ctx context.Context) error {
@@ -126,6 +150,8 @@ func (t *task) loop(ctx context.Context) error {
 		select {
 		case <-timer.C:
 		case <-t.wake:
+		case m := <-t.moved: // what is under way stays where it was sent
+			t.targets[m.target] = newTarget(t.targets[m.target].name, &m.to)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.engine.stopped:
@@ -151,7 +177,7 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 		}
 		due = t.start + t.schedule.Begin(now.mono-t.start)
 		t.pending++
-		to := &t.targets[slot%len(t.targets)]
+		to := t.targets[slot%len(t.targets)]
 		f := &flight{task: t, target: to, local: t.guards[slot/len(t.targets)].Port, slot: slot, due: due}
 		f.syns = f.first[:0]
 		t.batch = append(t.batch, f)
@@ -177,9 +203,10 @@ func (t *task) expire(now reading) {
 	if err := e.capture.Take(e.handle); err != nil && !errors.Is(err, os.ErrClosed) {
 		e.cfg.Logger.Warn("answers are not read", "reason", err)
 	}
+	drops := e.capture.Drops()
 	e.mu.Lock()
 	e.settle()
-	drops := e.stats.Drops
+	e.stats.Drops = max(e.stats.Drops, drops)
 	e.mu.Unlock()
 	t.takeReady()
 	now = e.clock()
@@ -279,11 +306,6 @@ func (t *task) abandon() {
 	for _, f := range t.ready { // may be in no stage any more
 		forget(f)
 	}
-	for _, f := range t.latest {
-		if f != nil {
-			delete(e.overlaps, f.pair())
-		}
-	}
 	e.mu.Unlock()
 	for _, f := range open {
 		t.reset(f, &f.conn)
@@ -292,5 +314,5 @@ func (t *task) abandon() {
 
 // blank is a result that says only what was probed.
 func (t *task) blank(f *flight) probe.Result {
-	return probe.Result{Target: f.target.name, Remote: f.target.remote, LocalPort: f.local, Stamp: probe.StampKernel}
+	return probe.Result{Target: f.target.name, Remote: f.target.remote, LocalPort: f.local, Stamp: probe.StampKernel, NeighbourLookup: f.lookup}
 }

@@ -24,7 +24,7 @@ func TestNothingAllocatesOnTheHotPath(t *testing.T) {
 		f    func() error
 	}{
 		{"making a template", func() error { _, err := NewTemplate(&s); return err }},
-		{"stamping a SYN", func() error { buf = tmpl.Append(buf[:0], 1, 2, 3); return nil }},
+		{"stamping a SYN", func() error { buf = tmpl.Append(buf[:0], 1, dst4, 2, 3); return nil }},
 		{"crafting a segment", func() (err error) { buf, err = AppendTCP(buf[:0], &s); return err }},
 		{"crafting a packet", func() (err error) { buf, err = AppendIP(buf[:0], &s); return err }},
 		{"crafting an ICMP error", func() (err error) { buf, err = AppendICMP(buf[:0], &e, v4); return err }},

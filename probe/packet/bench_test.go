@@ -25,7 +25,7 @@ func BenchmarkStampSYN(b *testing.B) {
 			n := uint32(0)
 			for b.Loop() {
 				n++
-				buf = tmpl.Append(buf[:0], uint16(n), n, n)
+				buf = tmpl.Append(buf[:0], uint16(n), bb.s.Dst, n, n)
 			}
 		})
 		b.Run(bb.name+"/ours-AppendTCP", func(b *testing.B) {

@@ -44,13 +44,16 @@ func fold(acc uint64) uint16 {
 // sumPseudo is the sum of the pseudo-header (RFC 9293, section 3.1; RFC 8200,
 // section 8.1) of an upper layer with n bytes.
 func sumPseudo(src, dst netip.Addr, proto uint8, n int) uint64 {
-	acc := uint64(proto) + uint64(n)
-	if src.Is4() {
-		s, d := src.As4(), dst.As4()
-		return sum(sum(acc, s[:]), d[:])
+	return sumAddr(sumAddr(uint64(proto)+uint64(n), src), dst)
+}
+
+func sumAddr(acc uint64, a netip.Addr) uint64 {
+	if a.Is4() {
+		b := a.As4()
+		return acc + uint64(binary.BigEndian.Uint32(b[:]))
 	}
-	s, d := src.As16(), dst.As16()
-	return sum(sum(acc, s[:]), d[:])
+	b := a.As16()
+	return sum(acc, b[:])
 }
 
 // VerifyChecksum checks the checksums of a packet that starts at its IP header:

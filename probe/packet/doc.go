@@ -4,7 +4,7 @@
 // lengths and checksums, and it does no I/O.
 //
 // To send SYNs, describe one with [LinuxSYN], make a [Template] of it with
-// [NewTemplate] once per target, and call [Template.Append] for every
+// [NewTemplate] once per address to send from, and call [Template.Append] for every
 // transmission. Any other segment (SYN-ACK, ACK, FIN, RST) is written by
 // [AppendTCP], with an IP header in front by [AppendIP]; [AppendICMP] writes an
 // ICMP error about a packet.

@@ -12,7 +12,7 @@ func Example() {
 	source := netip.MustParseAddr("192.0.2.1")
 	target := netip.MustParseAddrPort("192.0.2.2:443")
 
-	// Once per target.
+	// Once per address to send from.
 	syn := packet.LinuxSYN(source, target, 0)
 	template, err := packet.NewTemplate(&syn)
 	if err != nil {
@@ -23,7 +23,7 @@ func Example() {
 	// Once per transmission, into a buffer that is used again. A raw IP socket
 	// puts the IP header in front.
 	buf := make([]byte, 0, 64)
-	buf = template.Append(buf[:0], 61000, 1, 1000)
+	buf = template.Append(buf[:0], 61000, target, 1, 1000)
 	fmt.Println(len(buf), "bytes of SYN")
 
 	// An answer, as a packet socket would show it.

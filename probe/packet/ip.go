@@ -39,6 +39,17 @@ type ipHeader struct {
 	missing  int  // upper layer bytes that were announced and not captured
 }
 
+// Length returns how many bytes of b are the packet that starts there with its
+// IP header, the rest being padding, and how many more of it are missing. It
+// fails as [Packet.Decode] does.
+func Length(b []byte) (captured, missing int, err error) {
+	var h ipHeader
+	if err := h.decode(b, 0, len(b), false); err != nil {
+		return 0, 0, err
+	}
+	return h.end, h.missing, nil
+}
+
 // decode reads the IP header at b[at:end] into h, which has to be zero. Quoted
 // means that it stands in an ICMP error, whose sender may have cut the packet
 // anywhere and changed its length.

@@ -78,7 +78,7 @@ func TestTemplateOfLinuxSYNMakesLinuxsSYNsByteForByte(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := tmpl.Append(nil, p.TCP.Src.Port(), p.TCP.Seq, p.TCP.Options.TSVal)
+		got := tmpl.Append(nil, p.TCP.Src.Port(), p.TCP.Dst, p.TCP.Seq, p.TCP.Options.TSVal)
 		if want := b[len(b)-tmpl.Len():]; !bytes.Equal(got, want) {
 			t.Errorf("packet %d\n got %x\nwant %x", i, got, want)
 		}

@@ -43,18 +43,19 @@ func linuxWindow(mss uint16) uint16 {
 }
 
 // Template is a TCP header that is complete but for what differs between
-// transmissions to one target. It holds no pointers, and any number of
+// transmissions from one address. It holds no pointers, and any number of
 // goroutines may use one at the same time.
 type Template struct {
-	sum    uint64 // of the pseudo-header and of buf
+	sum    uint64 // of header, and of the pseudo-header without the destination
 	size   uint8
 	tsval  uint8 // where TSVal stands, or 0
 	header [tcpMaxLen]byte
 }
 
 // NewTemplate makes a template of a segment without payload, such as one from
-// [LinuxSYN]. Its source port, sequence number and TSVal do not matter, as every
-// transmission has its own. It returns an [*Error] that is [ErrUnencodable] under
+// [LinuxSYN]. Its source port, destination, sequence number and TSVal do not
+// matter, as every transmission has its own, but the destination has to be of
+// the same IP version. It returns an [*Error] that is [ErrUnencodable] under
 // the conditions of [AppendTCP], and if there is a payload.
 func NewTemplate(s *Segment) (Template, error) {
 	var t Template
@@ -70,39 +71,41 @@ func NewTemplate(s *Segment) (Template, error) {
 		return t, err
 	}
 	blank := *s
-	blank.Src = netip.AddrPortFrom(src, 0)
+	blank.Src, blank.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
 	blank.Seq, blank.Options.TSVal = 0, 0
 	t.size = uint8(tcpLen + size)
 	if at := blank.putHeader(t.header[:t.size], aligned); at >= 0 {
 		t.tsval = uint8(at)
 	}
-	t.sum = sum(sumPseudo(src, dst, protoTCP, int(t.size)), t.header[:t.size])
+	t.sum = sum(sumAddr(uint64(protoTCP)+uint64(t.size), src), t.header[:t.size])
 	return t, nil
 }
 
 // Len returns how many bytes Append appends.
 func (t *Template) Len() int { return int(t.size) }
 
-// Append appends the TCP header to dst with the source port, the sequence
-// number and, if the template has timestamps, the TSVal of one transmission,
-// and with the checksum that results. It allocates only what dst has to grow.
-// The zero Template appends nothing.
-func (t *Template) Append(dst []byte, srcPort uint16, seq, tsval uint32) []byte {
-	at := len(dst)
-	dst = append(dst, t.header[:t.size]...)
-	b := dst[at:]
+// Append appends the TCP header to buf with the source port, the destination,
+// the sequence number and, if the template has timestamps, the TSVal of one
+// transmission, and with the checksum that results. The destination is of the
+// template's IP version. It allocates only what buf has to grow. The zero
+// Template appends nothing.
+func (t *Template) Append(buf []byte, srcPort uint16, dst netip.AddrPort, seq, tsval uint32) []byte {
+	at := len(buf)
+	buf = append(buf, t.header[:t.size]...)
+	b := buf[at:]
 	if len(b) < tcpLen {
-		return dst
+		return buf
 	}
 	// All of these stand on even offsets, where a 32-bit word adds up to the
 	// same as its halves (RFC 1071, section 2).
-	acc := t.sum + uint64(srcPort) + uint64(seq)
+	acc := sumAddr(t.sum, dst.Addr()) + uint64(srcPort) + uint64(dst.Port()) + uint64(seq)
 	binary.BigEndian.PutUint16(b, srcPort)
+	binary.BigEndian.PutUint16(b[2:], dst.Port())
 	binary.BigEndian.PutUint32(b[4:], seq)
 	if t.tsval != 0 {
 		acc += uint64(tsval)
 		binary.BigEndian.PutUint32(b[t.tsval:], tsval)
 	}
 	binary.BigEndian.PutUint16(b[16:], ^fold(acc))
-	return dst
+	return buf
 }

@@ -40,7 +40,7 @@ func TestTemplateHasTheKnownBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := tmpl.Append(nil, 61000, 3253611009, 827548021)
+	got := tmpl.Append(nil, 61000, dst4, 3253611009, 827548021)
 	// Linux's own, out of testdata/linux.pcap, but for the window scale and
 	// the checksum that goes with it.
 	want := fromHex(t, `
@@ -60,12 +60,15 @@ func TestTemplateAppendsWhatAppendTCPWould(t *testing.T) {
 			t.Skip(err.Error())
 		}
 		s.Src = netip.AddrPortFrom(s.Src.Addr(), rapid.Uint16().Draw(t, "stamped port"))
+		for s.Dst = (netip.AddrPort{}); s.Dst.Addr().Is6() != s.Src.Addr().Is6() || !s.Dst.IsValid(); {
+			s.Dst = drawSegment(t).Dst
+		}
 		s.Seq = rapid.Uint32().Draw(t, "stamped seq")
 		tsval := rapid.Uint32().Draw(t, "stamped tsval")
 		if s.Options.Timestamps {
 			s.Options.TSVal = tsval
 		}
-		got := tmpl.Append(nil, s.Src.Port(), s.Seq, tsval)
+		got := tmpl.Append(nil, s.Src.Port(), s.Dst, s.Seq, tsval)
 		want, err := AppendTCP(nil, &s)
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +93,7 @@ func TestTemplateRefusesTwoFamilies(t *testing.T) {
 
 func TestTheZeroTemplateAppendsNothing(t *testing.T) {
 	var tmpl Template
-	if got := tmpl.Append([]byte("kept"), 1, 2, 3); string(got) != "kept" {
+	if got := tmpl.Append([]byte("kept"), 1, dst4, 2, 3); string(got) != "kept" {
 		t.Errorf("got %q", got)
 	}
 }

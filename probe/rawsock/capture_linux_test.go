@@ -84,9 +84,7 @@ func TestWhatFindsNoRoomIsCounted(t *testing.T) {
 	witness := captureOn(t, n, ourPorts) // the kernel asks the latest socket first
 	c := captureOn(t, n, ourPorts)
 	s := senderOn(t, n, false, false)
-	must(t, c.conn.Control(func(fd uintptr) {
-		must(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10))
-	}))
+	must(t, unix.SetsockoptInt(c.fds[0], unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10))
 	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(loopback4, port) }
 	sent, captured := 0, 0
 	emit := func(n int) {
@@ -141,6 +139,43 @@ func TestACaptureMayBeReadByManyAtOnce(t *testing.T) {
 	reading.Wait()
 	if got != count {
 		t.Errorf("%d frames, want %d", got, count)
+	}
+}
+
+// Others that take packets away must never leave who waits asleep with one
+// there, be the packet of the one IP version or the other.
+func TestNoPacketIsSleptThrough(t *testing.T) {
+	const count = 2000
+	n := alone(t)
+	c := captureOn(t, n, ourPorts)
+	senders := []*Sender{senderOn(t, n, false, false), senderOn(t, n, true, false)}
+	taken := make(chan int, count)
+	take := func() error { return c.Take(func(frames []Frame, _ uint64) { taken <- len(frames) }) }
+	var waiter sync.WaitGroup
+	waiter.Go(func() {
+		for c.Wait() == nil && take() == nil {
+		}
+	})
+	defer waiter.Wait()
+	defer func() { _ = c.bell.file.SetReadDeadline(time.Now()) }()
+	for i := range count {
+		var other sync.WaitGroup
+		other.Go(func() { // takes it or just misses it
+			if err := take(); err != nil {
+				t.Error(err)
+			}
+		})
+		if i%3 == 0 {
+			other.Wait() // misses it for certain
+		}
+		src := netip.AddrPortFrom(loopback(i%2 == 1), 7000)
+		send(t, senders[i%2], tcp(t, src, netip.AddrPortFrom(src.Addr(), 61003), packet.RST, uint32(i), 0))
+		other.Wait()
+		select {
+		case <-taken:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("packet %d lies there, and nobody takes it", i)
+		}
 	}
 }
 

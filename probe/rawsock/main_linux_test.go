@@ -131,7 +131,7 @@ func take(t testing.TB, c *Capture) (all []seen, dropped uint64) {
 // be captured has to be sent before something that is.
 func takeUntil(t testing.TB, c *Capture, wanted int) []seen {
 	t.Helper()
-	timer := time.AfterFunc(5*time.Second, func() { _ = c.file.SetReadDeadline(time.Now()) })
+	timer := time.AfterFunc(5*time.Second, func() { _ = c.bell.file.SetReadDeadline(time.Now()) })
 	defer timer.Stop()
 	var all []seen
 	for len(all) < wanted {

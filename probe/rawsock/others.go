@@ -32,6 +32,9 @@ func (*Capture) Wait() error { return ErrUnsupported }
 // Take returns ErrUnsupported.
 func (*Capture) Take(func([]Frame, uint64)) error { return ErrUnsupported }
 
+// Drops returns 0.
+func (*Capture) Drops() uint64 { return 0 }
+
 // Close does nothing.
 func (*Capture) Close() error { return nil }
 
@@ -67,6 +70,11 @@ func OpenRouter() (*Router, error) { return nil, ErrUnsupported }
 
 // Route returns ErrUnsupported.
 func (*Router) Route(netip.Addr) (netip.Addr, int, error) { return netip.Addr{}, 0, ErrUnsupported }
+
+// Neighbour returns ErrUnsupported.
+func (*Router) Neighbour(src, dst netip.Addr, device uint32) (bool, error) {
+	return false, ErrUnsupported
+}
 
 // Close does nothing.
 func (*Router) Close() error { return nil }

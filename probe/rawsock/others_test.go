@@ -15,8 +15,9 @@ func TestNothingIsSupportedElsewhere(t *testing.T) {
 	_, guard := HoldPort(61000)
 	_, router := OpenRouter()
 	_, _, route := new(Router).Route(netip.IPv4Unspecified())
+	_, neighbour := new(Router).Neighbour(netip.IPv4Unspecified(), netip.IPv4Unspecified(), 0)
 	for _, err := range []error{
-		sender, capture, tap, guard, router, route,
+		sender, capture, tap, guard, router, route, neighbour,
 		new(Capture).Wait(), new(Capture).Take(nil), new(Tap).Stamps(nil), new(Sender).Stamps(nil), new(Guard).Silence(),
 	} {
 		if !errors.Is(err, ErrUnsupported) {

@@ -9,11 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Router tells from which address and with which MTU the host reaches another.
-// It sends nothing: it connects datagram sockets, which only looks up the route.
+// Router tells from which address and with which MTU the host reaches another,
+// and whether it has to look for a neighbour first. It sends nothing: it
+// connects datagram sockets, which only looks up the route, and asks the kernel.
 type Router struct {
-	mu     sync.Mutex
-	v4, v6 int
+	mu         sync.Mutex
+	v4, v6     int
+	neighbours *neighbours // nil where the kernel cannot be asked
 }
 
 // OpenRouter returns a Router for the thread's network namespace.
@@ -26,7 +28,11 @@ func OpenRouter() (*Router, error) {
 	if err != nil {
 		v6 = -1 // a host without IPv6
 	}
-	return &Router{v4: v4, v6: v6}, nil
+	r := &Router{v4: v4, v6: v6}
+	if r.neighbours, err = openNeighbours(); err != nil {
+		r.neighbours = nil // a sandbox may forbid it, and routes are known without
+	}
+	return r, nil
 }
 
 // Route returns the source address that the kernel would choose for dst, and
@@ -81,6 +87,9 @@ func (r *Router) Close() error {
 	err := unix.Close(r.v4)
 	if r.v6 >= 0 {
 		err = errors.Join(err, unix.Close(r.v6))
+	}
+	if r.neighbours != nil {
+		err = errors.Join(err, r.neighbours.close())
 	}
 	return err
 }

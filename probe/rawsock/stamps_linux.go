@@ -1,6 +1,7 @@
 package rawsock
 
 import (
+	"errors"
 	"os"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 // would make one up, at the time of reading, for a packet that has none.
 const receiveStamps = unix.SOF_TIMESTAMPING_RX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
 
+// stampedWithin is how long the kernel gets until it stamps.
+const stampedWithin = 2 * time.Second
+
 // enableStamps has the kernel stamp packets, and waits until it does. It
 // begins with that some time after the first socket of the host has asked for it, and what comes
 // before has no stamp.
@@ -18,11 +22,10 @@ func enableStamps(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, receiveStamps); err != nil {
 		return os.NewSyscallError("setsockopt SO_TIMESTAMPING", err)
 	}
-	for range 100 {
+	for began := time.Now(); time.Since(began) < stampedWithin; time.Sleep(time.Millisecond) {
 		if stamped, err := loopbackIsStamped(); stamped || err != nil {
 			break // without a loopback there is no telling, and packets without a stamp are found out
 		}
-		time.Sleep(time.Millisecond)
 	}
 	return nil
 }
@@ -48,7 +51,9 @@ func loopbackIsStamped() (bool, error) {
 		return false, err
 	}
 	in := newInbox(1)
-	if _, err := in.receive(fd, 0); err != nil {
+	if _, err := in.receive(fd, 0); errors.Is(err, unix.EAGAIN) {
+		return false, nil // a busy host has not got round to it yet
+	} else if err != nil {
 		return false, err
 	}
 	_, control := in.message(0)

@@ -25,7 +25,7 @@ func OpenTap(ports PortRange) (*Tap, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := packetSocket(filter, false)
+	fd, err := packetSocket(filter, unix.ETH_P_ALL)
 	if err != nil {
 		return nil, err
 	}

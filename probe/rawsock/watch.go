@@ -10,6 +10,8 @@ type Seen struct {
 	Outgoing bool
 	// Interface is the index of the device where it was seen.
 	Interface int
+	// Device is its name, or its number if it has gone.
+	Device string
 	// Data starts at the IP header and may be cut short, at 256 bytes. It is valid
 	// during the call that hands it over.
 	Data []byte

@@ -1,9 +1,6 @@
 package rawsock
 
 import (
-	"errors"
-	"fmt"
-	"os"
 	"strconv"
 	"unsafe"
 
@@ -16,7 +13,9 @@ import (
 // is seen once.
 type Watch struct {
 	capture *Capture
-	seen    []Seen // guarded by the capture's lock
+	// Guarded by the capture's lock.
+	seen    []Seen
+	devices map[int]string
 }
 
 // OpenWatch starts watching. As long as it is open, the kernel clones every
@@ -26,15 +25,11 @@ func OpenWatch(ports PortRange) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := packetSocket(filter, false)
+	c, err := openCapture(filter, unix.ETH_P_ALL)
 	if err != nil {
 		return nil, err
 	}
-	c := &Capture{file: os.NewFile(uintptr(fd), "watch"), in: newInbox(snapLen)}
-	if c.conn, err = c.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return &Watch{capture: c, seen: make([]Seen, 0, batchLen)}, nil
+	return &Watch{capture: c, seen: make([]Seen, 0, batchLen), devices: make(map[int]string)}, nil
 }
 
 // Wait returns when there are packets to take, as Capture.Wait does.
@@ -46,29 +41,10 @@ func (w *Watch) Wait() error { return w.capture.Wait() }
 // a time, and with no packets if there are none.
 func (w *Watch) Take(fn func(seen []Seen, drops uint64)) error {
 	c := w.capture
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var failed error
-	err := c.conn.Control(func(fd uintptr) {
-		for n := batchLen; n == batchLen && failed == nil; {
-			if n, failed = c.in.receive(int(fd), 0); errors.Is(failed, unix.EAGAIN) {
-				n, failed = 0, nil
-			}
-			if failed == nil {
-				c.countDrops(int(fd))
-				fn(w.batch(n), c.drops)
-			}
-		}
+	return c.take(func(n int) {
+		c.countDrops()
+		fn(w.batch(n), c.drops)
 	})
-	switch {
-	case err != nil && c.closed.Load():
-		return fmt.Errorf("take packets: %w", os.ErrClosed)
-	case err != nil:
-		return fmt.Errorf("take packets: %w", err)
-	case failed != nil:
-		return fmt.Errorf("take packets: %w", failed)
-	}
-	return nil
 }
 
 // batch returns the first n packets of the inbox.
@@ -78,26 +54,27 @@ func (w *Watch) batch(n int) []Seen {
 		data, control := w.capture.in.message(i)
 		from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&w.capture.in.name(i)[0]))
 		at, _ := stampOf(control)
-		w.seen = append(w.seen, Seen{Stamp: at, Outgoing: from.Pkttype == outgoingPacket, Interface: int(from.Ifindex), Data: data})
+		w.seen = append(w.seen, Seen{
+			Stamp: at, Outgoing: from.Pkttype == outgoingPacket,
+			Interface: int(from.Ifindex), Device: w.device(int(from.Ifindex)), Data: data,
+		})
 	}
 	return w.seen
 }
 
-// InterfaceName returns the name of a device where packets are seen, or its
-// number if it has gone.
-func (w *Watch) InterfaceName(index int) string {
-	name := strconv.Itoa(index)
-	r, err := unix.NewIfreq("")
-	if err != nil {
+// device names a device where packets are seen.
+func (w *Watch) device(index int) string {
+	if name, known := w.devices[index]; known {
 		return name
 	}
-	// If the watch is closed, or the device has gone, there is the number.
-	_ = w.capture.conn.Control(func(fd uintptr) {
+	name := strconv.Itoa(index)
+	if r, err := unix.NewIfreq(""); err == nil {
 		r.SetUint32(uint32(index))
-		if unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, r) == nil {
+		if unix.IoctlIfreq(w.capture.fds[0], unix.SIOCGIFNAME, r) == nil {
 			name = r.Name()
 		}
-	})
+	}
+	w.devices[index] = name
 	return name
 }
 

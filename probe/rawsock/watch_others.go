@@ -14,8 +14,5 @@ func (*Watch) Wait() error { return ErrUnsupported }
 // Take returns ErrUnsupported.
 func (*Watch) Take(func([]Seen, uint64)) error { return ErrUnsupported }
 
-// InterfaceName returns nothing.
-func (*Watch) InterfaceName(int) string { return "" }
-
 // Close does nothing.
 func (*Watch) Close() error { return nil }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/synmesh/synmesh/probe/packet"
+	"github.com/synmesh/synmesh/probe/pcap"
 	"github.com/synmesh/synmesh/probe/rawsock"
 )
 
@@ -36,7 +37,7 @@ type Config struct {
 	// Remotes are what is probed, without zones.
 	Remotes []netip.AddrPort
 	// File gets the packets, unless it is nil. The Recorder does not close it.
-	File *packet.PcapWriter
+	File *pcap.Writer
 	// Each gets the packets, unless it is nil, one at a time.
 	Each func(*Packet)
 }
@@ -65,18 +66,17 @@ type Recorder struct {
 	watch   *rawsock.Watch
 	opened  int64 // what was before is not the engine's
 
-	mu      sync.Mutex // guards the rest
-	devices map[int]string
-	copies  copies
-	counts  Counts
-	failed  error // of writing
+	mu     sync.Mutex // guards the rest
+	copies copies
+	counts Counts
+	failed error // of writing
 }
 
 // New opens the Recorder, in the network namespace of the calling thread. It
 // fails with rawsock.ErrPermission where packet sockets are not allowed. Call
 // Run to have it receive, or Close if it is not going to run.
 func New(cfg Config) (*Recorder, error) {
-	r := &Recorder{cfg: cfg, remotes: make(map[netip.AddrPort]bool), devices: make(map[int]string), opened: time.Now().UnixNano()}
+	r := &Recorder{cfg: cfg, remotes: make(map[netip.AddrPort]bool), opened: time.Now().UnixNano()}
 	for _, a := range cfg.Remotes {
 		r.remotes[a] = true
 	}
@@ -163,15 +163,10 @@ func (r *Recorder) take(s *rawsock.Seen) {
 	if p.Outgoing, ours = r.direction(&p.Packet); !ours || r.copies.again(s) {
 		return
 	}
-	name, known := r.devices[s.Interface]
-	if !known {
-		name = r.watch.InterfaceName(s.Interface)
-		r.devices[s.Interface] = name
-	}
-	p.Device = name
+	p.Device = s.Device
 	r.counts.Packets++
 	if r.cfg.File != nil && r.failed == nil {
-		r.fail(r.cfg.File.Write(s.Stamp, name, s.Data))
+		r.fail(r.cfg.File.Write(s.Stamp, s.Device, s.Data))
 	}
 	if r.cfg.Each != nil {
 		r.cfg.Each(&p)

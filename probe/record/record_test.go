@@ -19,6 +19,7 @@ import (
 	"github.com/synmesh/synmesh/probe"
 	"github.com/synmesh/synmesh/probe/engine"
 	"github.com/synmesh/synmesh/probe/packet"
+	"github.com/synmesh/synmesh/probe/pcap"
 )
 
 // twoHosts returns hosts on one wire, of which the second listens on port 7000.
@@ -67,7 +68,7 @@ func TestOnlyTheEnginesOwnPacketsAreRecorded(t *testing.T) {
 	must(t, from.Do(func() (err error) {
 		rec, err = New(Config{
 			Ports: engine.DefaultPorts, Holds: ours.Holds, Remotes: []netip.AddrPort{target},
-			File: packet.NewPcapWriter(&file, "test", "", SnapLen), Each: func(*Packet) { shown++ },
+			File: pcap.NewWriter(&file, "test", "", SnapLen), Each: func(*Packet) { shown++ },
 		})
 		return err
 	}))
@@ -165,7 +166,7 @@ func TestAFileThatCannotBeWrittenEndsTheRecorder(t *testing.T) {
 	from, target := twoHosts(t)
 	var rec *Recorder
 	must(t, from.Do(func() (err error) {
-		rec, err = New(Config{Ports: engine.DefaultPorts, Holds: func(uint16) bool { return true }, Remotes: []netip.AddrPort{target}, File: packet.NewPcapWriter(full{}, "", "", SnapLen)})
+		rec, err = New(Config{Ports: engine.DefaultPorts, Holds: func(uint16) bool { return true }, Remotes: []netip.AddrPort{target}, File: pcap.NewWriter(full{}, "", "", SnapLen)})
 		return err
 	}))
 	ended := make(chan error, 1)

@@ -1,20 +1,34 @@
 // Package resolve finds the addresses of targets, as the host itself looks
-// names up. Targets is for all of a Spec, Host for one name.
+// names up. Targets is for all of a Spec, Resolver.Follow for one that goes on
+// for so long that a name may come to lead elsewhere.
 package resolve
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/synmesh/synmesh/probe"
 )
 
 // lookups is how many names are asked for at a time.
 const lookups = 16
+
+// Resolver finds addresses. The zero value works.
+type Resolver struct {
+	// Lookup returns the addresses that a name has, the best first. Network is
+	// "ip", "ip4" or "ip6". Nil asks as the host itself does.
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Every is about how often Follow looks a name up; zero is DefaultEvery.
+	Every  time.Duration
+	Logger *slog.Logger // nil discards
+}
 
 // Address is where a target is, or why that is not known.
 type Address struct {
@@ -24,58 +38,93 @@ type Address struct {
 	Err    error
 }
 
+// Targets returns the Address of each target, as the zero Resolver does.
+func Targets(ctx context.Context, targets []probe.Target, family probe.Family) []Address {
+	return new(Resolver).Targets(ctx, targets, family)
+}
+
 // Targets returns the Address of each target. A host is looked up once,
 // however many of its ports are probed.
-func Targets(ctx context.Context, targets []probe.Target, family probe.Family) []Address {
-	index := make(map[string]int)
-	var hosts []string
-	for _, t := range targets {
-		if _, known := index[t.Host]; !known {
-			index[t.Host] = len(hosts)
-			hosts = append(hosts, t.Host)
-		}
-	}
-	found := make([]struct {
-		addr netip.Addr
-		err  error
-	}, len(hosts))
-	var next atomic.Int64
-	var group sync.WaitGroup
-	for range min(lookups, len(hosts)) {
-		group.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(hosts)); i = next.Add(1) - 1 {
-				found[i].addr, found[i].err = Host(ctx, hosts[i], family)
-			}
-		})
-	}
-	group.Wait()
+func (r *Resolver) Targets(ctx context.Context, targets []probe.Target, family probe.Family) []Address {
+	hosts := hostsOf(targets)
+	r.find(ctx, hosts, family)
 	all := make([]Address, len(targets))
-	for i, t := range targets {
-		if f := &found[index[t.Host]]; f.err != nil {
-			all[i].Err = f.err
-		} else {
-			all[i].Remote = netip.AddrPortFrom(f.addr, t.Port)
+	for i := range hosts {
+		h := &hosts[i]
+		for _, at := range h.targets {
+			if all[at].Err = h.err; h.err == nil {
+				all[at].Remote = netip.AddrPortFrom(h.addr, targets[at].Port)
+			}
 		}
 	}
 	return all
 }
 
-// Host returns the address that a host is probed at: itself, if it is an
-// address, or else the first of that family that its name has.
-func Host(ctx context.Context, host string, family probe.Family) (netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
+// host is what several targets may share.
+type host struct {
+	name    string
+	targets []int      // which they are
+	addr    netip.Addr // the latest that is known; not valid while there is none
+	err     error      // of the latest lookup
+}
+
+func hostsOf(targets []probe.Target) []host {
+	index := make(map[string]int)
+	var hosts []host
+	for i, t := range targets {
+		at, known := index[t.Host]
+		if !known {
+			at = len(hosts)
+			index[t.Host] = at
+			hosts = append(hosts, host{name: t.Host})
+		}
+		hosts[at].targets = append(hosts[at].targets, i)
+	}
+	return hosts
+}
+
+// find looks the hosts up, some at a time.
+func (r *Resolver) find(ctx context.Context, hosts []host, family probe.Family) {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(lookups, len(hosts)) {
+		group.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(hosts)); i = next.Add(1) - 1 {
+				h := &hosts[i]
+				var addr netip.Addr
+				if addr, h.err = r.host(ctx, h.name, family, h.addr); h.err == nil {
+					h.addr = addr
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// host returns the address that a host is probed at: itself, if it is an
+// address, or else one of that family that its name has. That is the same as
+// before if the name still has it: servers tell several in ever another order.
+func (r *Resolver) host(ctx context.Context, name string, family probe.Family, before netip.Addr) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(name); err == nil {
 		if a = a.Unmap(); family != probe.AnyFamily && (family == probe.IPv6) != a.Is6() {
 			return netip.Addr{}, fmt.Errorf("%s is not an IPv%d address", a, family)
 		}
 		return a, nil
 	}
+	lookup := r.Lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupNetIP
+	}
 	network := map[probe.Family]string{probe.AnyFamily: "ip", probe.IPv4: "ip4", probe.IPv6: "ip6"}[family]
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	addrs, err := lookup(ctx, network, name)
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	if len(addrs) == 0 {
-		return netip.Addr{}, fmt.Errorf("%s has no such address", host)
+		return netip.Addr{}, fmt.Errorf("%s has no such address", name)
+	}
+	if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == before }) {
+		return before, nil
 	}
 	return addrs[0].Unmap(), nil
 }

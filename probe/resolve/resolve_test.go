@@ -29,7 +29,7 @@ func TestAddressesStandForThemselves(t *testing.T) {
 		{"::ffff:192.0.2.1", probe.IPv4, "192.0.2.1", ""},
 		{"::ffff:192.0.2.1", probe.IPv6, "", "192.0.2.1 is not an IPv6 address"},
 	} {
-		got, err := Host(context.Background(), tt.host, tt.family)
+		got, err := new(Resolver).host(context.Background(), tt.host, tt.family, netip.Addr{})
 		switch {
 		case tt.err != "":
 			if err == nil || err.Error() != tt.err {
@@ -43,7 +43,7 @@ func TestAddressesStandForThemselves(t *testing.T) {
 
 // A name that stands in the hosts file of every machine, so that no DNS server is asked.
 func TestANameHasAnAddress(t *testing.T) {
-	got, err := Host(context.Background(), "localhost", probe.IPv4)
+	got, err := new(Resolver).host(context.Background(), "localhost", probe.IPv4, netip.Addr{})
 	if err != nil || got != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("%v, %v", got, err)
 	}

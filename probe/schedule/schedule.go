@@ -20,36 +20,40 @@ const MaxLag = time.Second
 // Schedule is the order and the times of a Spec's probes. A slot stands for
 // one of the pairs of a target and a flow. Times count from the beginning.
 type Schedule struct {
-	spec    *probe.Spec
-	slots   int
-	begun   int64 // of periodic probes
-	poisson dues
-	shift   time.Duration
+	spec   *probe.Spec
+	slots  int
+	begun  int64 // of probes that are periodic to the letter
+	random dues  // of all others
+	shift  time.Duration
 }
 
 // New returns the Schedule of a Spec that is valid, with so many slots. Of the
-// Spec it uses Count, Interval and Poisson.
+// Spec it uses Count, Interval, Poisson, Jitter and Phase.
 func New(s *probe.Spec, slots int) *Schedule {
-	c := &Schedule{spec: s, slots: slots}
-	if !s.Poisson {
+	c := &Schedule{spec: s, slots: slots, shift: s.Phase}
+	if !c.drawn() {
 		return c
 	}
-	c.poisson = make(dues, slots)
-	for i := range c.poisson {
-		c.poisson[i] = due{slot: i, at: c.wait()}
+	c.random = make(dues, slots)
+	for i := range c.random {
+		c.random[i] = due{slot: i}
+		c.draw(&c.random[i])
 	}
-	heap.Init(&c.poisson)
+	heap.Init(&c.random)
 	return c
 }
+
+// drawn tells whether probes are in no order that is known beforehand.
+func (c *Schedule) drawn() bool { return c.spec.Poisson || c.spec.Jitter > 0 }
 
 // Next returns the slot that is probed next, and when that is due. It returns
 // false when each has been probed as often as the Spec says.
 func (c *Schedule) Next() (slot int, due time.Duration, ok bool) {
-	if c.spec.Poisson {
-		if len(c.poisson) == 0 {
+	if c.drawn() {
+		if len(c.random) == 0 {
 			return 0, 0, false
 		}
-		return c.poisson[0].slot, c.poisson[0].at + c.shift, true
+		return c.random[0].slot, c.random[0].at + c.shift, true
 	}
 	if c.spec.Count > 0 && c.begun >= int64(c.spec.Count)*int64(c.slots) {
 		return 0, 0, false
@@ -59,12 +63,12 @@ func (c *Schedule) Next() (slot int, due time.Duration, ok bool) {
 }
 
 // periodic probes every slot once in each interval, and spreads the slots
-// evenly over it, though no finer than into a hundred beats, and beats of 10 ms
+// evenly over it, though no finer than into fifty beats, and beats of 20 ms
 // at the most: waking up for every one of a thousand targets would cost more
 // than probing them.
 func (c *Schedule) periodic(round int64, slot int) time.Duration {
 	even := time.Duration(float64(slot) / float64(c.slots) * float64(c.spec.Interval))
-	beat := min(10*time.Millisecond, c.spec.Interval/100)
+	beat := min(20*time.Millisecond, c.spec.Interval/50)
 	return time.Duration(round)*c.spec.Interval + even/beat*beat
 }
 
@@ -85,30 +89,37 @@ func (c *Schedule) Begin(now time.Duration) (due time.Duration) {
 }
 
 func (c *Schedule) advance() {
-	if !c.spec.Poisson {
+	if !c.drawn() {
 		c.begun++
 		return
 	}
-	first := &c.poisson[0]
+	first := &c.random[0]
 	first.begun++
-	first.at += c.wait()
-	if c.spec.Count > 0 && first.begun >= c.spec.Count {
-		heap.Pop(&c.poisson)
+	if c.spec.Count > 0 && first.begun >= int64(c.spec.Count) {
+		heap.Pop(&c.random)
 		return
 	}
-	heap.Fix(&c.poisson, 0)
+	c.draw(first)
+	heap.Fix(&c.random, 0)
 }
 
-// wait draws the time between two Poisson probes of a slot. They are
+// draw sets when a slot is due next. The times between Poisson probes are
 // independent of each other and of everything else (RFC 2330 section 11.1.1).
-func (c *Schedule) wait() time.Duration {
-	return time.Duration(rand.ExpFloat64() * float64(c.spec.Interval))
+// Jitter counts from the period, not from the probe before, so that the mean
+// rate stays what it is; at half an interval no two probes change places.
+func (c *Schedule) draw(d *due) {
+	if c.spec.Poisson {
+		d.at += time.Duration(rand.ExpFloat64() * float64(c.spec.Interval))
+		return
+	}
+	d.at = c.periodic(d.begun, d.slot) + time.Duration(rand.Float64()*c.spec.Jitter*float64(c.spec.Interval))
 }
 
 // due is the next time of a slot.
 type due struct {
-	slot, begun int
-	at          time.Duration
+	slot  int
+	begun int64
+	at    time.Duration
 }
 
 // dues is a heap, the earliest first.

@@ -33,11 +33,11 @@ func follow(t *testing.T, s probe.Spec, slots, most int) [][]time.Duration {
 }
 
 func TestEverySlotIsProbedAsOftenAsAsked(t *testing.T) {
-	for _, poisson := range []bool{false, true} {
-		s := probe.Spec{Count: 7, Interval: time.Second, Poisson: poisson}
+	for _, s := range []probe.Spec{{}, {Poisson: true}, {Jitter: 0.5}, {Phase: time.Second}} {
+		s.Count, s.Interval = 7, time.Second
 		for slot, times := range follow(t, s, 13, 1000) {
 			if len(times) != 7 {
-				t.Errorf("poisson %v: slot %d is probed %d times", poisson, slot, len(times))
+				t.Errorf("%+v: slot %d is probed %d times", s, slot, len(times))
 			}
 		}
 	}
@@ -51,8 +51,39 @@ func TestPeriodicProbesKeepTheirIntervalAndAreSpread(t *testing.T) {
 				t.Fatalf("slot %d: %v apart", slot, at[i]-at[i-1])
 			}
 		}
-		if even := time.Duration(slot) * time.Millisecond; at[0] > even || at[0] < even-10*time.Millisecond {
-			t.Errorf("slot %d begins at %v, want at most 10ms before %v", slot, at[0], even)
+		if even := time.Duration(slot) * time.Millisecond; at[0] > even || at[0] < even-20*time.Millisecond {
+			t.Errorf("slot %d begins at %v, want at most 20ms before %v", slot, at[0], even)
+		}
+	}
+}
+
+func TestJitterMovesProbesAtRandomAndKeepsTheirMeanInterval(t *testing.T) {
+	periodic := follow(t, probe.Spec{Interval: time.Second}, 7, 7*1000)
+	for slot, at := range follow(t, probe.Spec{Interval: time.Second, Jitter: 0.2}, 7, 7*900) {
+		var sum, squares float64
+		for i := range at[:800] {
+			late := (at[i] - periodic[slot][i]).Seconds()
+			if late < 0 || late > 0.2 {
+				t.Fatalf("slot %d: probe %d is %v s late on purpose, want 0 to 0.2", slot, i, late)
+			}
+			sum += late
+			squares += late * late
+		}
+		mean := sum / 800
+		// Uniform over 0 to 0.2: 0.1 and 0.2/sqrt(12) = 0.0577, with one sigma of 0.002 and 0.001.
+		if deviation := math.Sqrt(squares/800 - mean*mean); math.Abs(mean-0.1) > 0.012 || math.Abs(deviation-0.0577) > 0.008 {
+			t.Errorf("slot %d: mean %v s, standard deviation %v s, want 0.1 and 0.0577", slot, mean, deviation)
+		}
+	}
+}
+
+func TestPhasePutsEverythingOff(t *testing.T) {
+	plain := follow(t, probe.Spec{Interval: time.Second}, 3, 30)
+	for slot, at := range follow(t, probe.Spec{Interval: time.Second, Phase: 300 * time.Millisecond}, 3, 30) {
+		for i := range at {
+			if at[i]-plain[slot][i] != 300*time.Millisecond {
+				t.Fatalf("slot %d: probe %d is due at %v, want %v and the phase", slot, i, at[i], plain[slot][i])
+			}
 		}
 	}
 }

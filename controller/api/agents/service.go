@@ -8,14 +8,16 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/synmesh/synmesh/controller/api/fault"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
-	"github.com/synmesh/synmesh/internal/convert"
+	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/internal/selector"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
@@ -28,6 +30,9 @@ type History interface {
 
 // Config has no optional fields.
 type Config struct {
+	// Admit tells whether the one who calls is the agent of that name, and may
+	// have a session; see access.Guard.
+	Admit   func(ctx context.Context, agent string) error
 	Fleet   *fleet.Fleet
 	Feed    *feed.Feed
 	History History
@@ -38,7 +43,10 @@ type Config struct {
 type Service struct {
 	synmeshv1.UnimplementedAgentServiceServer
 	Config
-	streams sync.WaitGroup // goroutines that receive from a stream or send on it
+	streams  sync.WaitGroup // goroutines that receive from a stream or send on it
+	sessions atomic.Int64
+	greeting greeting
+	epochs   beginnings
 }
 
 // helloWithin is how long a stream may go without a hello.
@@ -46,7 +54,7 @@ const helloWithin = 10 * time.Second
 
 // Register adds the service to a server.
 func Register(r grpc.ServiceRegistrar, c Config) *Service {
-	s := &Service{Config: c}
+	s := &Service{Config: c, greeting: greeting{of: make(map[identity.Identity]int)}, epochs: beginnings{of: make(map[string]*rate.Limiter)}}
 	synmeshv1.RegisterAgentServiceServer(r, s)
 	return s
 }
@@ -58,19 +66,12 @@ type stream = grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.Sessi
 
 // Session implements synmeshv1.AgentServiceServer.
 func (s *Service) Session(st stream) error {
-	hello, err := s.hello(st)
+	hello, session, err := s.greet(st)
 	if err != nil {
 		return err
 	}
-	sequence, err := s.History.Sequence(hello.GetName(), hello.GetEpoch())
-	if err != nil {
-		return fault.Unavailable("the history cannot be read (%w); connect again later", err)
-	}
-	session := s.Fleet.Connect(
-		fleet.Agent{Name: hello.GetName(), Labels: hello.GetLabels(), Version: hello.GetVersion(),
-			Responder: hello.GetResponder(), Stamping: hello.GetStamping()},
-		&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{
-			Welcome: &synmeshv1.Welcome{Sequence: sequence}}})
+	s.sessions.Add(1)
+	defer s.sessions.Add(-1)
 	log := s.Logger.With("agent", hello.GetName())
 	log.Info("agent connected", "session", session.ID)
 	defer func() {
@@ -82,7 +83,7 @@ func (s *Service) Session(st stream) error {
 	// Both end with the stream, and that with this method: an agent that does
 	// not read holds up nobody who waits for the end of its session.
 	ended := make(chan error, 2)
-	s.streams.Go(func() { ended <- s.receive(st, hello, session) })
+	s.streams.Go(func() { ended <- s.receive(st, newReporter(s, hello, session, log)) })
 	s.streams.Go(func() { ended <- send(st, session) })
 	select {
 	case err := <-ended:
@@ -92,8 +93,50 @@ func (s *Service) Session(st stream) error {
 		return err
 	case <-session.Done():
 		log.Info("session ended", "reason", session.Why())
-		return fault.Unavailable("%s", session.Why())
+		err := fault.Unavailable("%s", session.Why())
+		if session.Why() == fleet.Newer {
+			err = fault.Superseded("%s", fleet.Newer)
+		}
+		if s.Fleet.Draining() {
+			err = fault.Later(err, fleet.Return)
+		}
+		return err
 	}
+}
+
+// greet lets an agent in, up to its welcome.
+func (s *Service) greet(st stream) (*synmeshv1.Hello, *fleet.Session, error) {
+	who := caller(st.Context())
+	if !s.greeting.enter(who) {
+		return nil, nil, fault.Later(fault.Exhausted("%d sessions are just beginning, or %d of this agent; connect again later", maxGreeting, ownGreeting), fleet.Return)
+	}
+	defer s.greeting.leave(who)
+	if s.Fleet.Draining() {
+		return nil, nil, fault.Later(fault.Unavailable("the controller is stopping; connect again later"), fleet.Return)
+	}
+	hello, err := s.hello(st)
+	if err == nil {
+		err = s.Admit(st.Context(), hello.GetName())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	welcome := &synmeshv1.Welcome{Credit: s.credit()}
+	welcome.Sequence, err = s.History.Sequence(hello.GetName(), hello.GetEpoch())
+	for _, epoch := range hello.GetOlderEpochs() {
+		var sequence uint64
+		if err == nil {
+			sequence, err = s.History.Sequence(hello.GetName(), epoch)
+		}
+		welcome.OlderSequences = append(welcome.OlderSequences, sequence)
+	}
+	if err != nil {
+		return nil, nil, fault.Unavailable("the history cannot be read (%w); connect again later", err)
+	}
+	return hello, s.Fleet.Connect(
+		fleet.Agent{Name: hello.GetName(), Labels: hello.GetLabels(), Version: hello.GetVersion(),
+			Responder: hello.GetResponder(), Stamping: hello.GetStamping()},
+		&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{Welcome: welcome}}), nil
 }
 
 // hello waits for the agent to introduce itself, but not for ever.
@@ -147,39 +190,16 @@ func send(st stream, session *fleet.Session) error {
 }
 
 // receive takes in what the agent sends, until the stream ends.
-func (s *Service) receive(st stream, hello *synmeshv1.Hello, session *fleet.Session) error {
+func (s *Service) receive(st stream, r *reporter) error {
 	for {
 		m, err := st.Recv()
+		if err == nil {
+			err = r.take(st.Context(), m)
+		}
 		if err != nil {
 			return ignoreEnd(st.Context(), err)
 		}
-		session.Heard(m.GetHeartbeat())
-		if r := m.GetReport(); r != nil {
-			if err := s.store(st.Context(), hello, session, r); err != nil {
-				return ignoreEnd(st.Context(), err)
-			}
-		}
 	}
-}
-
-// store makes a report durable, acknowledges it, and shows it to those who wait for it.
-func (s *Service) store(ctx context.Context, hello *synmeshv1.Hello, session *fleet.Session, r *synmeshv1.Report) error {
-	if r.GetEpoch() != hello.GetEpoch() {
-		return fault.Invalid("report %d is of epoch %d; the hello said %d", r.GetSequence(), r.GetEpoch(), hello.GetEpoch())
-	}
-	if err := convert.CheckReport(r); err != nil {
-		return fault.Invalid("report %d: %w", r.GetSequence(), err)
-	}
-	stored, err := s.History.Append(ctx, hello.GetName(), r)
-	if err != nil {
-		return fault.Unavailable("report %d was not stored (%w); keep it and send it again", r.GetSequence(), err)
-	}
-	session.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Acknowledge{
-		Acknowledge: &synmeshv1.Acknowledge{Sequence: r.GetSequence()}}})
-	if stored {
-		s.Feed.Publish(feed.Event{Agent: hello.GetName(), Session: session.ID, Report: r})
-	}
-	return nil
 }
 
 // ignoreEnd returns nil for what is only the end of the stream.

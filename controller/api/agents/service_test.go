@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,13 +12,16 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/synmesh/synmesh/controller/api/apitest"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
+	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/internal/selector"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
@@ -40,11 +44,13 @@ func run(t *testing.T, f func(*bench)) {
 		var s *Service
 		t.Cleanup(func() { s.Wait() }) // after the server has stopped
 		b.conn = apitest.Dial(t, func(r grpc.ServiceRegistrar) {
-			s = Register(r, Config{Fleet: b.fleet, Feed: b.feed, History: b.history, Logger: slog.New(slog.DiscardHandler)})
+			s = Register(r, Config{Admit: everybody, Fleet: b.fleet, Feed: b.feed, History: b.history, Logger: slog.New(slog.DiscardHandler)})
 		})
 		f(b)
 	})
 }
+
+func everybody(context.Context, string) error { return nil }
 
 func hello() *synmeshv1.Hello {
 	return &synmeshv1.Hello{Name: "fra-1", Labels: map[string]string{"dc": "fra"}, Version: "v1", Epoch: 5, Responder: "10.0.0.1:7401", Stamping: "quiet"}
@@ -227,7 +233,7 @@ func TestASecondSessionOfANameEndsTheFirst(t *testing.T) {
 		defer sub.Close()
 		first := b.join()
 		second := b.join()
-		b.wantEnd(first, codes.Unavailable, "a newer session of this agent has begun; if two agents have this name, rename one")
+		b.wantEnd(first, codes.Aborted, "a newer session of this agent has begun; two hosts must not share a state folder")
 		if b.agent().State != fleet.Connected {
 			b.Error("the end of the first session took the second along")
 		}
@@ -246,8 +252,7 @@ func TestMalformedReportsAreRefusedByTheColumn(t *testing.T) {
 		change func(*synmeshv1.Report)
 		words  string
 	}{
-		{"of another epoch", func(r *synmeshv1.Report) { r.Epoch = 6 }, "report 1 is of epoch 6; the hello said 5"},
-		{"with a round trip too few", func(r *synmeshv1.Report) { block(r).Rtts = block(r).Rtts[1:] }, "report 1: blocks[0]: rtts"},
+		{"with a round trip too few", func(r *synmeshv1.Report) { block(r).Rtts = block(r).Rtts[1:] }, "blocks[0]: rtts"},
 		{"with a time too many", func(r *synmeshv1.Report) { block(r).TimeDeltas = append(block(r).TimeDeltas, 1) }, "time_deltas"},
 		{"without local ports", func(r *synmeshv1.Report) { block(r).LocalPorts = nil }, "local_ports"},
 		{"with an optional column that is too short", func(r *synmeshv1.Report) { block(r).Attempts = []uint32{1} }, "attempts"},
@@ -270,13 +275,162 @@ func TestMalformedReportsAreRefusedByTheColumn(t *testing.T) {
 				r := report(1, 2)
 				tt.change(r)
 				a.Report(r)
-				b.wantEnd(a, codes.InvalidArgument, tt.words)
+				m := a.Recv().GetReject()
+				if m.GetEpoch() != 5 || m.GetSequence() != 1 || !strings.Contains(m.GetReason(), tt.words) {
+					b.Errorf("got %v, want that report 1 is rejected because of %q", m, tt.words)
+				}
 				if n := len(b.history.Entries()); n != 0 {
 					b.Errorf("%d reports are stored, want none", n)
 				}
 			})
 		})
 	}
+}
+
+// Until the agent has taken in that a report was rejected, none of those behind
+// it may count as stored: their numbers would stand for that one, too.
+func TestBehindARejectedReportNothingIsStoredUntilAResume(t *testing.T) {
+	run(t, func(b *bench) {
+		a := b.join()
+		bad := report(2, 2)
+		bad.Blocks[0].Rtts = nil
+		a.Report(report(1, 2))
+		a.Report(bad)
+		a.Report(report(3, 2))
+		other := report(1, 2)
+		other.Epoch = 6
+		a.Report(other)
+		if n := a.Acknowledged(); n != 1 {
+			b.Errorf("report %d is acknowledged, want 1", n)
+		}
+		if m := a.Recv().GetReject(); m.GetSequence() != 2 {
+			b.Errorf("got %v, want that report 2 is rejected", m)
+		}
+		if m := a.Recv().GetAcknowledge(); m.GetEpoch() != 6 || m.GetSequence() != 1 {
+			b.Errorf("got %v, want that of the other epoch", m)
+		}
+		a.Resume(5)
+		a.Report(report(3, 2))
+		if n := a.Acknowledged(); n != 3 || len(b.history.Entries()) != 3 {
+			b.Errorf("report %d is acknowledged and %d are stored, want 3", n, len(b.history.Entries()))
+		}
+	})
+}
+
+// Whether a hello names them or not, and over however many sessions: each epoch
+// that is new costs the history a mark.
+func TestAnAgentMayNotUseEpochsUp(t *testing.T) {
+	run(t, func(b *bench) {
+		epoch := func(n uint64) *synmeshv1.Report {
+			r := report(1, 1)
+			r.Epoch = n
+			return r
+		}
+		for n := uint64(1); n < epochsAtOnce; {
+			h := hello()
+			for i := range uint64(1000) {
+				h.OlderEpochs = append(h.OlderEpochs, n+i)
+			}
+			a, _ := apitest.Join(b, b.conn, h)
+			for range 1000 {
+				a.Report(epoch(n))
+				a.Acknowledged()
+				n++
+			}
+		}
+		a := b.join()
+		a.Report(epoch(1)) // which is stored
+		a.Acknowledged()
+		a.Report(epoch(3000))
+		b.wantEnd(a, codes.ResourceExhausted, "reports of more than 2000 new epochs")
+		time.Sleep(epochEvery)
+		a = b.join()
+		a.Report(epoch(3000))
+		a.Acknowledged()
+	})
+}
+
+func TestNobodyKeepsTheOthersFromConnecting(t *testing.T) {
+	g := greeting{of: make(map[identity.Identity]int)}
+	mute, other := identity.Identity{Kind: identity.Agent, Name: "fra-1"}, identity.Identity{Kind: identity.Agent, Name: "fra-2"}
+	entered := 0
+	for range maxGreeting {
+		if g.enter(mute) {
+			entered++
+		}
+	}
+	if entered != ownGreeting || !g.enter(other) {
+		t.Fatalf("one agent entered %d times; %d are allowed, and another agent then, too", entered, ownGreeting)
+	}
+	g.leave(mute)
+	if !g.enter(mute) || g.enter(mute) {
+		t.Error("who leaves makes room for one")
+	}
+	for range entered {
+		g.leave(mute)
+	}
+	if g.leave(other); g.all != 0 || len(g.of) != 0 {
+		t.Errorf("nobody is left, and %d of %v are counted", g.all, g.of)
+	}
+}
+
+func TestTheWelcomeTellsOfOlderEpochsAndCredit(t *testing.T) {
+	run(t, func(b *bench) {
+		old := report(3, 1)
+		old.Epoch = 3
+		b.history.Put(time.Now(), "fra-1", old)
+		h := hello()
+		h.OlderEpochs = []uint64{2, 3}
+		a := apitest.Open(b, b.conn)
+		a.Hello(h)
+		w := a.Recv().GetWelcome()
+		if fmt.Sprint(w.GetOlderSequences()) != "[0 3]" || w.GetCredit() != maxCredit {
+			b.Errorf("the welcome is %v", w)
+		}
+	})
+}
+
+func TestOnlySoManyConnectAtOnce(t *testing.T) {
+	run(t, func(b *bench) {
+		var silent []*apitest.Agent
+		for range maxGreeting {
+			silent = append(silent, apitest.Open(b, b.conn))
+		}
+		synctest.Wait()
+		_, err := apitest.Open(b, b.conn).End()
+		s := status.Convert(err)
+		if s.Code() != codes.ResourceExhausted || len(s.Details()) != 1 {
+			b.Fatalf("one too many: %v with %v", err, s.Details())
+		}
+		if info, ok := s.Details()[0].(*errdetails.RetryInfo); !ok || info.GetRetryDelay().AsDuration() >= fleet.Return {
+			b.Errorf("it is told %v", s.Details())
+		}
+		silent[0].Hello(hello())
+		silent[0].Recv()
+		b.join()
+	})
+}
+
+func TestAStoppingControllerLetsNobodyIn(t *testing.T) {
+	run(t, func(b *bench) {
+		b.fleet.Drain("the controller is stopping")
+		_, err := apitest.Open(b, b.conn).End()
+		if s := status.Convert(err); s.Code() != codes.Unavailable || len(s.Details()) != 1 {
+			b.Errorf("got %v with %v, want Unavailable and when to come back", err, s.Details())
+		}
+	})
+}
+
+func TestAHeartbeatIsEchoed(t *testing.T) {
+	run(t, func(b *bench) {
+		a := b.join()
+		at := timestamppb.New(time.Unix(7, 0))
+		a.Heartbeat(&synmeshv1.Heartbeat{Time: at})
+		m := a.Recv().GetEcho()
+		if m.GetHeartbeatTime().AsTime() != at.AsTime() || !m.GetTime().AsTime().Equal(time.Now()) {
+			b.Errorf("the echo is %v", m)
+		}
+	})
 }
 
 func TestWhoeverDoesNotIntroduceItselfIsRefused(t *testing.T) {
@@ -362,6 +516,9 @@ func TestTheEndOfASessionIsPublished(t *testing.T) {
 		{"when the agent is lost", func(_ *bench, a *apitest.Agent) { a.Leave() }},
 		{"when the controller stops", func(b *bench, a *apitest.Agent) {
 			b.fleet.Drain("the controller is stopping; connect again later")
+			if m := a.Recv().GetDrain(); m.GetReason() != "the controller is stopping; connect again later" {
+				b.Errorf("got %v, want a drain", m)
+			}
 			b.wantEnd(a, codes.Unavailable, "the controller is stopping")
 		}},
 		{"when the agent does not read what it is told", func(b *bench, _ *apitest.Agent) {

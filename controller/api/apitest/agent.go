@@ -2,6 +2,8 @@ package apitest
 
 import (
 	"context"
+	"errors"
+	"io"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -58,9 +60,15 @@ func (a *Agent) Heartbeat(h *synmeshv1.Heartbeat) {
 	a.send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Heartbeat{Heartbeat: h}})
 }
 
+// Resume says that a rejected report has been taken in.
+func (a *Agent) Resume(epoch uint64) {
+	a.t.Helper()
+	a.send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Resume{Resume: &synmeshv1.Resume{Epoch: epoch}}})
+}
+
 func (a *Agent) send(m *synmeshv1.SessionRequest) {
 	a.t.Helper()
-	if err := a.stream.Send(m); err != nil {
+	if err := a.stream.Send(m); err != nil && !errors.Is(err, io.EOF) { // io.EOF: Recv has the reason
 		a.t.Fatalf("send: %v", err)
 	}
 }
@@ -75,10 +83,14 @@ func (a *Agent) Recv() *synmeshv1.SessionResponse {
 	return m
 }
 
-// Acknowledged returns the sequence of the next message, which is an acknowledgement.
+// Acknowledged returns the sequence of the next message but for echoes, which is
+// an acknowledgement.
 func (a *Agent) Acknowledged() uint64 {
 	a.t.Helper()
 	m := a.Recv()
+	for m.GetEcho() != nil {
+		m = a.Recv()
+	}
 	if m.GetAcknowledge() == nil {
 		a.t.Fatalf("got %v; an acknowledgement was expected", m)
 	}

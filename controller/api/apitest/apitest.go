@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -33,14 +34,14 @@ func Dial(t testing.TB, register func(grpc.ServiceRegistrar)) *grpc.ClientConn {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return Connect(t, pipe)
+	return Connect(t, pipe, insecure.NewCredentials())
 }
 
 // Connect returns a connection to whoever serves the pipe. It ends with the test.
-func Connect(t testing.TB, pipe *bufconn.Listener) *grpc.ClientConn {
+func Connect(t testing.TB, pipe *bufconn.Listener, as credentials.TransportCredentials) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///controller",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(as),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }))
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ func TestFaultsBecomeStatuses(t *testing.T) {
 	}{
 		{"a wrong request", Invalid("%q is no selector", "=="), codes.InvalidArgument, `"==" is no selector`},
 		{"a system that is not ready", Precondition("nobody matches"), codes.FailedPrecondition, "nobody matches"},
+		{"something that is not there", NotFound("no %s", "mesh"), codes.NotFound, "no mesh"},
 		{"a cause is part of the words", Unavailable("report %d was not stored (%w)", 3, cause), codes.Unavailable, "report 3 was not stored (the disk is full)"},
 		{"a bound that was reached", Exhausted("too fast"), codes.ResourceExhausted, "too fast"},
 	}

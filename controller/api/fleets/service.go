@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/synmesh/synmesh/controller/api/fault"
@@ -55,7 +56,11 @@ func (s *service) ListAgents(_ context.Context, req *synmeshv1.ListAgentsRequest
 func message(a fleet.Agent) *synmeshv1.Agent {
 	m := &synmeshv1.Agent{
 		Name: a.Name, Labels: a.Labels, Version: a.Version, State: synmeshv1.AgentState(a.State),
-		Responder: a.Responder, Stamping: a.Stamping, Dropped: a.Dropped, Backlog: a.Backlog,
+		Responder: a.Responder, Stamping: a.Stamping,
+		Produced: a.Produced, Dropped: a.Dropped, Drops: a.Drops, Backlog: a.Backlog, Refused: a.Refused,
+	}
+	if a.ClockKnown {
+		m.ClockOffset, m.ClockError = durationpb.New(a.ClockOffset), durationpb.New(a.ClockError)
 	}
 	if a.State != fleet.Gossiped {
 		m.ConnectTime, m.LastSeenTime = timestamppb.New(a.Connect), timestamppb.New(a.LastSeen)

@@ -11,6 +11,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -37,11 +38,13 @@ type Config struct {
 type service struct {
 	synmeshv1.UnimplementedRunServiceServer
 	Config
+	mu       sync.Mutex
+	attended map[string]*attendance // by run
 }
 
 // Register adds the service to a server.
 func Register(r grpc.ServiceRegistrar, c Config) {
-	synmeshv1.RegisterRunServiceServer(r, &service{Config: c})
+	synmeshv1.RegisterRunServiceServer(r, &service{Config: c, attended: make(map[string]*attendance)})
 }
 
 // Run implements synmeshv1.RunServiceServer.
@@ -62,6 +65,8 @@ func (s *service) Run(req *synmeshv1.RunRequest, st grpc.ServerStreamingServer[s
 		service: s, stream: st, name: "runs/" + strings.ToLower(rand.Text()[:13]), spec: spec,
 		waiting: make(map[string]*part),
 	}
+	r.attendance = s.attend(r.name, req.GetAttendWithin().AsDuration(), r.cancel)
+	defer s.leave(r.name)
 	return r.do(agents)
 }
 
@@ -125,16 +130,20 @@ func (s *service) sources(match selector.Selector) ([]fleet.Agent, error) {
 // run is one run under way.
 type run struct {
 	*service
-	stream  grpc.ServerStreamingServer[synmeshv1.RunResponse]
-	name    string
-	spec    probe.Spec
+	stream     grpc.ServerStreamingServer[synmeshv1.RunResponse]
+	name       string
+	spec       probe.Spec
+	attendance *attendance
+
+	mu      sync.Mutex // for cancel; all else is done by one goroutine
 	waiting map[string]*part
 }
 
 // part is what one agent does of a run.
 type part struct {
-	session  *fleet.Session
-	received uint64
+	session   *fleet.Session
+	received  uint64
+	cancelled bool
 }
 
 func (r *run) do(agents []fleet.Agent) error {
@@ -149,18 +158,8 @@ func (r *run) do(agents []fleet.Agent) error {
 	}
 	r.Logger.Info("run", "run", r.name, "agents", len(agents), "targets", len(r.spec.Targets))
 	defer r.cancel()
-	message := &synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_StartRun{
-		StartRun: &synmeshv1.StartRun{Run: r.name, Spec: convert.FromSpec(&r.spec)}}}
-	for _, a := range agents {
-		session := r.Fleet.Session(a.Name)
-		if session == nil {
-			if err := r.end(a.Name, 0, "disconnected before the run began"); err != nil {
-				return err
-			}
-			continue
-		}
-		r.waiting[a.Name] = &part{session: session}
-		session.Send(message)
+	if err := r.start(agents); err != nil {
+		return err
 	}
 	return r.follow(sub)
 }
@@ -176,18 +175,20 @@ func (r *run) follow(sub *feed.Subscription) error {
 	for len(r.waiting) > 0 {
 		select {
 		case e := <-sub.Events():
-			if err := r.event(e); err != nil {
+			if err := r.events(pending(e, sub)); err != nil {
 				return err
 			}
 		case <-sub.Overflow():
 			return fault.Exhausted("results come faster than they are read; those of %s can be listed with probectl get results --source %s", r.name, r.name)
+		case <-r.attendance.ended():
+			return r.attendance.lost()
 		case <-late:
 			return r.endAll(fmt.Sprintf("it did not finish within %v", r.within()))
 		case <-r.stream.Context().Done():
 			return context.Cause(r.stream.Context())
 		}
 	}
-	return nil
+	return r.attendance.lost()
 }
 
 // within is how long a run that ends by itself may take.
@@ -199,70 +200,18 @@ func (r *run) within() time.Duration {
 	return length + grace
 }
 
-func (r *run) event(e feed.Event) error {
-	p := r.waiting[e.Agent]
-	if p == nil {
-		return nil
-	}
-	if e.Report == nil {
-		if e.Session != p.session.ID {
-			return nil // an older session's end
-		}
-		return r.end(e.Agent, 0, "it was lost: its session ended in the middle of the run")
-	}
-	if err := r.results(e, p); err != nil {
-		return err
-	}
-	for _, end := range e.Report.GetRunEnds() {
-		if end.GetRun() == r.name {
-			return r.end(e.Agent, end.GetProduced()-min(p.received, end.GetProduced()), end.GetError())
-		}
-	}
-	return nil
-}
-
-// maxResults are in one message, which stays far below its bound.
-const maxResults = 1000
-
-func (r *run) results(e feed.Event, p *part) error {
-	ours := &synmeshv1.Report{}
-	for _, b := range e.Report.GetBlocks() {
-		if b.GetSource() == r.name {
-			ours.Blocks = append(ours.Blocks, b)
-		}
-	}
-	var batch []*synmeshv1.Result
-	for row := range convert.Rows(e.Agent, ours) {
-		batch = append(batch, convert.FromResult(row))
-		p.received++
-		if len(batch) == maxResults {
-			if err := r.send(batch); err != nil {
-				return err
-			}
-			batch = nil
-		}
-	}
-	if len(batch) == 0 {
-		return nil
-	}
-	return r.send(batch)
-}
-
-func (r *run) send(batch []*synmeshv1.Result) error {
-	return r.stream.Send(&synmeshv1.RunResponse{Message: &synmeshv1.RunResponse_Results{
-		Results: &synmeshv1.RunResults{Results: batch}}})
-}
-
 // end tells that an agent's part is over.
 func (r *run) end(agent string, missing uint64, reason string) error {
+	r.mu.Lock()
 	delete(r.waiting, agent)
+	r.mu.Unlock()
 	return r.stream.Send(&synmeshv1.RunResponse{Message: &synmeshv1.RunResponse_AgentEnded{
 		AgentEnded: &synmeshv1.RunAgentEnded{Agent: agent, Missing: missing, Error: reason}}})
 }
 
 func (r *run) endAll(reason string) error {
+	r.cancel()
 	for _, agent := range slices.Sorted(maps.Keys(r.waiting)) {
-		r.waiting[agent].session.Send(r.cancellation())
 		if err := r.end(agent, 0, reason); err != nil {
 			return err
 		}
@@ -270,10 +219,15 @@ func (r *run) endAll(reason string) error {
 	return nil
 }
 
-// cancel stops the agents that are still at it.
+// cancel stops the agents that are still at it. It never waits.
 func (r *run) cancel() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, p := range r.waiting {
-		p.session.Send(r.cancellation())
+		if !p.cancelled {
+			p.cancelled = true
+			p.session.Send(r.cancellation())
+		}
 	}
 }
 

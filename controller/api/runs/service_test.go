@@ -330,9 +330,11 @@ func TestASlowReaderIsToldWhereTheRestIs(t *testing.T) {
 	bubble(t, func(b *bench) {
 		fra := b.join("fra-1")
 		v := b.start("", spec(0, "db.fra:5432"), "fra-1")
-		for range 2000 { // which nobody reads
-			fra.report(found(v.run, 100))
-			synctest.Wait()
+		for n := range 40_000 { // which nobody reads
+			fra.report(found(v.run, 1))
+			if n%100 == 0 {
+				synctest.Wait()
+			}
 		}
 		wantFault(b, v.stream, codes.ResourceExhausted, "those of "+v.run+" can be listed with probectl get results --source "+v.run)
 		if got := fmt.Sprint(fra.told()); got != "[start "+v.run+" cancel "+v.run+"]" {

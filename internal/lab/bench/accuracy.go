@@ -16,6 +16,7 @@ import (
 type method struct {
 	name   string
 	probes int
+	beside bool // whether it is compared with a capture on its own host
 	time   func(context.Context) ([]timed, error)
 }
 
@@ -27,14 +28,15 @@ type errorOf struct {
 
 func (b *suite) methods() []method {
 	ms := []method{
-		{"Synmesh, quiet", b.probes, b.ours("engine", engine.Quiet, b.probes, 2*time.Millisecond)},
-		{"Synmesh, tap", b.probes, b.ours("engine", engine.Tap, b.probes, 2*time.Millisecond)},
-		{"Synmesh, mode connect", b.probes, b.ours("connect", engine.Quiet, b.probes, 2*time.Millisecond)},
-		{"Go net.Dial, timed", b.peerProbes, b.ours("dial", engine.Quiet, b.peerProbes, 10*time.Millisecond)},
+		{"Synmesh, quiet", b.probes, false, b.ours("engine", engine.Quiet, b.probes, 2*time.Millisecond)},
+		{"Synmesh, tap", b.probes, false, b.ours("engine", engine.Tap, b.probes, 2*time.Millisecond)},
+		{"Synmesh, tap, captured beside it", b.probes, true, b.ours("engine", engine.Tap, b.probes, 2*time.Millisecond)},
+		{"Synmesh, mode connect", b.probes, false, b.ours("connect", engine.Quiet, b.probes, 2*time.Millisecond)},
+		{"Go net.Dial, timed", b.peerProbes, false, b.ours("dial", engine.Quiet, b.peerProbes, 10*time.Millisecond)},
 	}
 	for _, t := range timers {
 		if peer, ok := b.peers.installed[t.program]; ok {
-			ms = append(ms, method{peer.String(), t.probes(b.peerProbes), func(ctx context.Context) ([]timed, error) {
+			ms = append(ms, method{peer.String(), t.probes(b.peerProbes), false, func(ctx context.Context) ([]timed, error) {
 				return t.time(ctx, b.network, t.probes(b.peerProbes))
 			}})
 		}
@@ -93,7 +95,11 @@ func (b *suite) against(ctx context.Context, m method, busy bool) (e errorOf, er
 		}
 		defer stop()
 	}
-	w, err := tapWire(b.network.to)
+	at := b.network.to
+	if m.beside {
+		at = b.network.from
+	}
+	w, err := tapWire(at)
 	if err != nil {
 		return e, err
 	}

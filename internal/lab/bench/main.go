@@ -17,6 +17,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,6 +39,8 @@ func main() {
 	o := full
 	quick := flag.Bool("quick", false, "a smoke test of some seconds, whose figures mean little")
 	targets := flag.Int("targets", 0, fmt.Sprintf("how many targets the rate is measured with: a power of two, %d at most", maxTargets))
+	only := flag.String("only", "", "measure these `sections` only, of accuracy, rate, bystander and steady, with commas between them")
+	rounds := flag.Int("rounds", 0, "how often the rate is measured; the best one counts")
 	profiles := flag.String("profiles", "", "write CPU profiles of the engine, as the rate is measured, to this `folder`")
 	file := flag.String("write", "", "write the page to this `file`, too")
 	flag.Parse()
@@ -49,7 +53,15 @@ func main() {
 	if *targets != 0 {
 		o.targets = *targets
 	}
+	if *rounds > 0 {
+		o.rounds = *rounds
+	}
 	o.profiles = *profiles
+	if *only != "" {
+		if err := o.keep(strings.Split(*only, ",")); err != nil {
+			exit(err)
+		}
+	}
 	exit(bench(o, *file))
 }
 
@@ -87,14 +99,18 @@ func run(ctx context.Context, o options, progress io.Writer) (p *page, err error
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
-	b := &suite{options: o, network: n, peers: findPeers(ctx), progress: progress}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	b := &suite{options: o, network: n, bin: filepath.Dir(self), peers: findPeers(ctx), progress: progress}
 	p = newPage(o, b.peers)
 	for _, section := range []struct {
 		wanted  bool
 		measure func(context.Context, *page) error
 	}{
 		{o.probes > 0, b.accuracy},
-		{o.targets > 0, b.rate},
+		{o.rounds > 0, b.rate},
 		{o.slice > 0, b.bystander},
 		{o.seconds > 0, b.steady},
 	} {
@@ -113,6 +129,7 @@ func run(ctx context.Context, o options, progress io.Writer) (p *page, err error
 type suite struct {
 	options
 	network  *network
+	bin      string // the folder of probe-agent and its like; empty if they are not there
 	peers    peers
 	progress io.Writer
 }

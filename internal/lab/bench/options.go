@@ -42,3 +42,29 @@ func (o options) check() error {
 	}
 	return nil
 }
+
+// keep leaves out all sections but these.
+func (o *options) keep(sections []string) error {
+	wanted := make(map[string]bool)
+	for _, s := range sections {
+		switch s {
+		case "accuracy", "rate", "bystander", "steady":
+			wanted[s] = true
+		default:
+			return fmt.Errorf("there is no section %q; the sections are accuracy, rate, bystander and steady", s)
+		}
+	}
+	if !wanted["accuracy"] {
+		o.probes = 0
+	}
+	if !wanted["rate"] {
+		o.rounds = 0
+	}
+	if !wanted["bystander"] {
+		o.slice = 0
+	}
+	if !wanted["steady"] {
+		o.seconds = 0
+	}
+	return nil
+}

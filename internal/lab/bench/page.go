@@ -73,7 +73,7 @@ func (p *page) finish() {
 
 const intro = `# Benchmarks
 
-Written by ` + "`%s`" + `, which measures Synmesh and its peers in one run on one
+Written by %s, which measures Synmesh and its peers in one run on one
 machine, between two network namespaces that a virtual Ethernet joins (veth); no
 packet leaves them. Run it yourself: figures of two machines cannot be
 compared, ratios hardly.
@@ -89,11 +89,13 @@ compared, ratios hardly.
 `
 
 func (p *page) markdown() string {
-	command := "make bench"
-	if p.options.probes < full.probes {
-		command = "bench -quick"
+	whole := full
+	whole.profiles = p.options.profiles
+	by := "`make bench`"
+	if p.options != whole {
+		by = "a part of `make bench`"
 	}
-	return fmt.Sprintf(intro, command, p.begun.UTC().Format("2006-01-02 15:04 MST"), runtime.NumCPU(), processor(),
+	return fmt.Sprintf(intro, by, p.begun.UTC().Format("2006-01-02 15:04 MST"), runtime.NumCPU(), processor(),
 		kernel(), runtime.Version(), p.before, load()) + strings.TrimSpace(p.body.String()) + "\n"
 }
 

@@ -55,6 +55,10 @@ func (w *wire) open() (err error) {
 	if err := unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
 		return os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
 	}
+	// Without this, a ring notes the time at which it was filled.
+	if err := unix.SetsockoptInt(w.fd, unix.SOL_PACKET, unix.PACKET_TIMESTAMP, unix.SOF_TIMESTAMPING_SOFTWARE); err != nil {
+		return os.NewSyscallError("setsockopt PACKET_TIMESTAMP", err)
+	}
 	if err := unix.SetsockoptInt(w.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2); err != nil {
 		return os.NewSyscallError("setsockopt PACKET_VERSION", err)
 	}

@@ -123,24 +123,51 @@ func (n *network) startFleet(ctx context.Context) error {
 	if err := os.WriteFile(plan, []byte(measurements), 0o600); err != nil {
 		return err
 	}
-	err := n.start("controller", "probe-controller", "--name", "controller", "--insecure", "--advertise",
+	err := n.start("controller", "probe-controller", "--name", "controller", "--advertise",
 		n.hosts["controller"].Addr4().String(), "--data", filepath.Join(n.folder, "data"), "--measurements", plan)
 	if err != nil {
 		return err
 	}
+	op := operator{network: n}
+	if err := op.await(ctx); err != nil {
+		return err
+	}
 	for _, dc := range centres {
 		for _, name := range []string{dc + "-1", dc + "-2"} {
+			if err := n.enrol(ctx, &op, name); err != nil {
+				return err
+			}
 			seed := n.hosts["fra-1"]
 			if name == "fra-1" {
 				seed = n.hosts["controller"]
 			}
-			err := n.start(name, "probe-agent", "--name", name, "--label", "dc="+dc, "--insecure", "--join", seed.Addr4().String()+":7946")
+			err := n.start(name, "probe-agent", "--label", "dc="+dc, "--join", seed.Addr4().String()+":7946",
+				"--state", filepath.Join(n.folder, name))
 			if err != nil {
 				return err
 			}
 		}
 	}
 	return n.gathered(ctx)
+}
+
+// enrol gives an agent its certificate, as an operator and the agent's host do it.
+func (n *network) enrol(ctx context.Context, op *operator, name string) error {
+	token := filepath.Join(n.folder, name+".token")
+	if _, err := op.capture(ctx, "token", "create", "--agent", name, "--token-file", token); err != nil {
+		return err
+	}
+	var complaints bytes.Buffer
+	cmd := exec.CommandContext(ctx, filepath.Join(n.bin, "probe-agent"), "enroll", "--controller", n.controller(),
+		"--token-file", token, "--state", filepath.Join(n.folder, name))
+	cmd.Stderr = &complaints
+	if err := n.hosts[name].Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("enrol %s: %w\n%s", name, err, complaints.String())
+	}
+	return nil
 }
 
 func (n *network) start(host, program string, args ...string) error {

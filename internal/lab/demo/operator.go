@@ -21,6 +21,23 @@ type operator struct {
 	out     io.Writer
 }
 
+// await waits until the controller knows its operator.
+func (o *operator) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connects)
+	defer cancel()
+	for {
+		_, err := o.capture(ctx, "whoami")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the controller has not started: %w", err)
+		}
+	}
+}
+
 // say shows a command and what it prints.
 func (o *operator) say(ctx context.Context, args ...string) error {
 	fmt.Fprintf(o.out, "\n$ probectl %s\n", quote(args))
@@ -37,8 +54,8 @@ func (o *operator) run(ctx context.Context, out io.Writer, args []string) error 
 	var complaints bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(o.network.bin, "probectl"), args...)
 	cmd.Stdout, cmd.Stderr = out, &complaints
-	cmd.Env = append(os.Environ(), "PROBECTL_CONTROLLER="+o.network.controller(), "PROBECTL_INSECURE=1",
-		"XDG_CONFIG_HOME="+o.network.folder)
+	cmd.Env = append(os.Environ(), "PROBECTL_CONTROLLER="+o.network.controller(),
+		"PROBECTL_CONTEXT="+filepath.Join(o.network.folder, "data", "operator.yaml"))
 	if err := o.network.hosts["operator"].Start(cmd); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -30,6 +31,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Hello
 	//	*SessionRequest_Report
 	//	*SessionRequest_Heartbeat
+	//	*SessionRequest_Resume
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -99,6 +101,15 @@ func (x *SessionRequest) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *SessionRequest) GetResume() *Resume {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Resume); ok {
+			return x.Resume
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -115,11 +126,17 @@ type SessionRequest_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
 }
 
+type SessionRequest_Resume struct {
+	Resume *Resume `protobuf:"bytes,4,opt,name=resume,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Report) isSessionRequest_Message() {}
 
 func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
+
+func (*SessionRequest_Resume) isSessionRequest_Message() {}
 
 // Hello introduces an agent.
 type Hello struct {
@@ -128,12 +145,15 @@ type Hello struct {
 	Name    string            `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Labels  map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Version string            `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	// One life of the agent's spool; sequences count from 1 in each.
+	// Under which the agent reports what is new. An epoch is one life of its
+	// spool, or a part of one; sequences count from 1 in each.
 	Epoch uint64 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Where other agents may probe this one, as address:port; empty: nowhere.
 	Responder string `protobuf:"bytes,5,opt,name=responder,proto3" json:"responder,omitempty"`
 	// How it takes its times: "quiet" or "tap".
-	Stamping      string `protobuf:"bytes,6,opt,name=stamping,proto3" json:"stamping,omitempty"`
+	Stamping string `protobuf:"bytes,6,opt,name=stamping,proto3" json:"stamping,omitempty"`
+	// Epochs that have ended and may have reports that are not stored, oldest first.
+	OlderEpochs   []uint64 `protobuf:"fixed64,7,rep,packed,name=older_epochs,json=olderEpochs,proto3" json:"older_epochs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,13 +230,34 @@ func (x *Hello) GetStamping() string {
 	return ""
 }
 
-// Heartbeat says that the agent is well, and what it lost.
+func (x *Hello) GetOlderEpochs() []uint64 {
+	if x != nil {
+		return x.OlderEpochs
+	}
+	return nil
+}
+
+// Heartbeat says that the agent is well, and what became of its results. The
+// controller answers with an Echo.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Results dropped since the epoch began because the spool was full.
+	// Results dropped in the life of the spool's folder, for all reasons together.
 	Dropped uint64 `protobuf:"varint,1,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// Results spooled and not acknowledged yet.
-	Backlog       uint64 `protobuf:"varint,2,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	Backlog uint64 `protobuf:"varint,2,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	// Results taken in, in the life of the spool's folder: each of them is stored,
+	// dropped, or in the backlog.
+	Produced uint64 `protobuf:"varint,3,opt,name=produced,proto3" json:"produced,omitempty"`
+	// Those of dropped, by reason.
+	Drops []*DropCount `protobuf:"bytes,4,rep,name=drops,proto3" json:"drops,omitempty"`
+	// The agent's clock.
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// By how much the agent's clock is ahead of the controller's, as the last echo
+	// told, and how far from that the truth can be; absent until there was one.
+	ClockOffset *durationpb.Duration `protobuf:"bytes,6,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	ClockError  *durationpb.Duration `protobuf:"bytes,7,opt,name=clock_error,json=clockError,proto3" json:"clock_error,omitempty"`
+	// What of its timetable the agent does not do.
+	Refused       []*Refusal `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +306,48 @@ func (x *Heartbeat) GetBacklog() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetProduced() uint64 {
+	if x != nil {
+		return x.Produced
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetDrops() []*DropCount {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetClockError() *durationpb.Duration {
+	if x != nil {
+		return x.ClockError
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetRefused() []*Refusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 // Report is a numbered batch of results from one agent. (agent, epoch,
 // sequence) names it for ever: it is stored once, however often it is sent.
 type Report struct {
@@ -273,7 +356,10 @@ type Report struct {
 	Sequence uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Blocks   []*ResultBlock         `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	// Runs of which everything has been reported, in this report or before.
-	RunEnds       []*RunEnd `protobuf:"bytes,4,rep,name=run_ends,json=runEnds,proto3" json:"run_ends,omitempty"`
+	RunEnds []*RunEnd `protobuf:"bytes,4,rep,name=run_ends,json=runEnds,proto3" json:"run_ends,omitempty"`
+	// Results that the spool has taken in up to the end of this report, in the life of
+	// its folder: those of all reports, and those dropped before they were in one.
+	Produced      uint64 `protobuf:"varint,5,opt,name=produced,proto3" json:"produced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,6 +420,13 @@ func (x *Report) GetRunEnds() []*RunEnd {
 		return x.RunEnds
 	}
 	return nil
+}
+
+func (x *Report) GetProduced() uint64 {
+	if x != nil {
+		return x.Produced
+	}
+	return 0
 }
 
 // ResultBlock holds the results of one source and one target as columns: row i
@@ -682,6 +775,51 @@ func (x *RunEnd) GetError() string {
 	return ""
 }
 
+// Resume answers a Reject: the epoch's reports follow again, from the one behind it.
+type Resume struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resume) Reset() {
+	*x = Resume{}
+	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resume) ProtoMessage() {}
+
+func (x *Resume) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resume.ProtoReflect.Descriptor instead.
+func (*Resume) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Resume) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -691,6 +829,9 @@ type SessionResponse struct {
 	//	*SessionResponse_StartRun
 	//	*SessionResponse_CancelRun
 	//	*SessionResponse_Acknowledge
+	//	*SessionResponse_Reject
+	//	*SessionResponse_Drain
+	//	*SessionResponse_Echo
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -698,7 +839,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +851,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +864,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionResponse) GetMessage() isSessionResponse_Message {
@@ -778,6 +919,33 @@ func (x *SessionResponse) GetAcknowledge() *Acknowledge {
 	return nil
 }
 
+func (x *SessionResponse) GetReject() *Reject {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Reject); ok {
+			return x.Reject
+		}
+	}
+	return nil
+}
+
+func (x *SessionResponse) GetDrain() *Drain {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Drain); ok {
+			return x.Drain
+		}
+	}
+	return nil
+}
+
+func (x *SessionResponse) GetEcho() *Echo {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Echo); ok {
+			return x.Echo
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -802,6 +970,18 @@ type SessionResponse_Acknowledge struct {
 	Acknowledge *Acknowledge `protobuf:"bytes,5,opt,name=acknowledge,proto3,oneof"`
 }
 
+type SessionResponse_Reject struct {
+	Reject *Reject `protobuf:"bytes,6,opt,name=reject,proto3,oneof"`
+}
+
+type SessionResponse_Drain struct {
+	Drain *Drain `protobuf:"bytes,7,opt,name=drain,proto3,oneof"`
+}
+
+type SessionResponse_Echo struct {
+	Echo *Echo `protobuf:"bytes,8,opt,name=echo,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Timetable) isSessionResponse_Message() {}
@@ -812,18 +992,29 @@ func (*SessionResponse_CancelRun) isSessionResponse_Message() {}
 
 func (*SessionResponse_Acknowledge) isSessionResponse_Message() {}
 
+func (*SessionResponse_Reject) isSessionResponse_Message() {}
+
+func (*SessionResponse_Drain) isSessionResponse_Message() {}
+
+func (*SessionResponse_Echo) isSessionResponse_Message() {}
+
 // Welcome accepts an agent.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The highest sequence of the agent's epoch that is stored: the agent goes on after it.
-	Sequence      uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The same of each of the hello's older_epochs, in their order.
+	OlderSequences []uint64 `protobuf:"varint,2,rep,packed,name=older_sequences,json=olderSequences,proto3" json:"older_sequences,omitempty"`
+	// How many bytes of reports the agent may have sent and not seen acknowledged.
+	// One report may always be under way.
+	Credit        uint64 `protobuf:"varint,3,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +1026,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,12 +1039,26 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Welcome) GetOlderSequences() []uint64 {
+	if x != nil {
+		return x.OlderSequences
+	}
+	return nil
+}
+
+func (x *Welcome) GetCredit() uint64 {
+	if x != nil {
+		return x.Credit
 	}
 	return 0
 }
@@ -873,7 +1078,7 @@ type Timetable struct {
 
 func (x *Timetable) Reset() {
 	*x = Timetable{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1090,7 @@ func (x *Timetable) String() string {
 func (*Timetable) ProtoMessage() {}
 
 func (x *Timetable) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1103,7 @@ func (x *Timetable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timetable.ProtoReflect.Descriptor instead.
 func (*Timetable) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Timetable) GetVersion() uint64 {
@@ -933,7 +1138,7 @@ type TimetableEntry struct {
 
 func (x *TimetableEntry) Reset() {
 	*x = TimetableEntry{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1150,7 @@ func (x *TimetableEntry) String() string {
 func (*TimetableEntry) ProtoMessage() {}
 
 func (x *TimetableEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1163,7 @@ func (x *TimetableEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimetableEntry.ProtoReflect.Descriptor instead.
 func (*TimetableEntry) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TimetableEntry) GetSource() string {
@@ -975,19 +1180,23 @@ func (x *TimetableEntry) GetSpec() *ProbeSpec {
 	return nil
 }
 
-// StartRun asks for probes at once.
+// StartRun asks for probes now.
 type StartRun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "runs/{run}".
-	Run           string     `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
-	Spec          *ProbeSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Run  string     `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Spec *ProbeSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// When to begin, by the controller's clock, so that all agents do so together. One
+	// that does not know that clock yet begins at once, as does one to which the
+	// moment is past, or is more than a second ahead: then a clock has been set.
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1208,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1221,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartRun) GetRun() string {
@@ -1029,6 +1238,13 @@ func (x *StartRun) GetSpec() *ProbeSpec {
 	return nil
 }
 
+func (x *StartRun) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
 // CancelRun stops a run; the agent still reports what it has, and the run's end.
 type CancelRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1039,7 +1255,7 @@ type CancelRun struct {
 
 func (x *CancelRun) Reset() {
 	*x = CancelRun{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1267,7 @@ func (x *CancelRun) String() string {
 func (*CancelRun) ProtoMessage() {}
 
 func (x *CancelRun) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1280,7 @@ func (x *CancelRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRun.ProtoReflect.Descriptor instead.
 func (*CancelRun) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelRun) GetRun() string {
@@ -1074,17 +1290,20 @@ func (x *CancelRun) GetRun() string {
 	return ""
 }
 
-// Acknowledge says that everything up to the sequence is stored and may be forgotten.
+// Acknowledge says that everything of the epoch up to the sequence is stored and may be forgotten.
 type Acknowledge struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Epoch    uint64                 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The credit from now on, as in Welcome; 0: as before.
+	Credit        uint64 `protobuf:"varint,3,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1315,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1328,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Acknowledge) GetSequence() uint64 {
@@ -1119,35 +1338,233 @@ func (x *Acknowledge) GetSequence() uint64 {
 	return 0
 }
 
+func (x *Acknowledge) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Acknowledge) GetCredit() uint64 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
+// Reject says that a report will never be stored, and why; everything before it is.
+// The agent counts it as dropped, for good, and answers with a Resume. Until then the
+// controller passes over the epoch's reports: once it has stored a later one, nobody
+// could tell any more that this one is not.
+type Reject struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reject) Reset() {
+	*x = Reject{}
+	mi := &file_synmesh_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reject) ProtoMessage() {}
+
+func (x *Reject) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reject.ProtoReflect.Descriptor instead.
+func (*Reject) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Reject) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Reject) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Reject) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Drain asks the agent to send nothing new, and to end the session when what is
+// under way is acknowledged.
+type Drain struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When to come back, if the agent knows no other controller.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,2,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_synmesh_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Drain) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Drain) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
+}
+
+// Echo answers a heartbeat at once.
+type Echo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The heartbeat's.
+	HeartbeatTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=heartbeat_time,json=heartbeatTime,proto3" json:"heartbeat_time,omitempty"`
+	// The controller's clock.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Echo) Reset() {
+	*x = Echo{}
+	mi := &file_synmesh_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Echo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Echo) ProtoMessage() {}
+
+func (x *Echo) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Echo.ProtoReflect.Descriptor instead.
+func (*Echo) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Echo) GetHeartbeatTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeartbeatTime
+	}
+	return nil
+}
+
+func (x *Echo) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 var File_synmesh_v1_agent_proto protoreflect.FileDescriptor
 
 const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16synmesh/v1/agent.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\x1a\x17synmesh/v1/result.proto\"\xb2\x01\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16synmesh/v1/fleet.proto\x1a\x16synmesh/v1/probe.proto\x1a\x17synmesh/v1/result.proto\"\xe0\x01\n" +
 	"\x0eSessionRequest\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.synmesh.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\x06report\x18\x02 \x01(\v2\x12.synmesh.v1.ReportH\x00R\x06report\x125\n" +
-	"\theartbeat\x18\x03 \x01(\v2\x15.synmesh.v1.HeartbeatH\x00R\theartbeatB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xbb\x02\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x15.synmesh.v1.HeartbeatH\x00R\theartbeat\x12,\n" +
+	"\x06resume\x18\x04 \x01(\v2\x12.synmesh.v1.ResumeH\x00R\x06resumeB\x10\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe9\x02\n" +
 	"\x05Hello\x121\n" +
 	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,63}$R\x04name\x12?\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1d.synmesh.v1.Hello.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x06labels\x12!\n" +
 	"\aversion\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18dR\aversion\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\x12%\n" +
 	"\tresponder\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18<R\tresponder\x12#\n" +
-	"\bstamping\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\bstamping\x1a9\n" +
+	"\bstamping\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\bstamping\x12,\n" +
+	"\folder_epochs\x18\a \x03(\x06B\t\xbaH\x06\x92\x01\x03\x10\xd0\x0fR\volderEpochs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x02\n" +
 	"\tHeartbeat\x12\x18\n" +
 	"\adropped\x18\x01 \x01(\x04R\adropped\x12\x18\n" +
-	"\abacklog\x18\x02 \x01(\x04R\abacklog\"\xa3\x01\n" +
+	"\abacklog\x18\x02 \x01(\x04R\abacklog\x12\x1a\n" +
+	"\bproduced\x18\x03 \x01(\x04R\bproduced\x125\n" +
+	"\x05drops\x18\x04 \x03(\v2\x15.synmesh.v1.DropCountB\b\xbaH\x05\x92\x01\x02\x10\x14R\x05drops\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12<\n" +
+	"\fclock_offset\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12:\n" +
+	"\vclock_error\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"clockError\x128\n" +
+	"\arefused\x18\b \x03(\v2\x13.synmesh.v1.RefusalB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\arefused\"\xbf\x01\n" +
 	"\x06Report\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12#\n" +
 	"\bsequence\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\bsequence\x12/\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x17.synmesh.v1.ResultBlockR\x06blocks\x12-\n" +
-	"\brun_ends\x18\x04 \x03(\v2\x12.synmesh.v1.RunEndR\arunEnds\"\xe6\x04\n" +
+	"\brun_ends\x18\x04 \x03(\v2\x12.synmesh.v1.RunEndR\arunEnds\x12\x1a\n" +
+	"\bproduced\x18\x05 \x01(\x04R\bproduced\"\xe6\x04\n" +
 	"\vResultBlock\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
@@ -1185,31 +1602,53 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1a\n" +
 	"\bproduced\x18\x02 \x01(\x04R\bproduced\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xae\x02\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x1e\n" +
+	"\x06Resume\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\"\xaf\x03\n" +
 	"\x0fSessionResponse\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.synmesh.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\ttimetable\x18\x02 \x01(\v2\x15.synmesh.v1.TimetableH\x00R\ttimetable\x123\n" +
 	"\tstart_run\x18\x03 \x01(\v2\x14.synmesh.v1.StartRunH\x00R\bstartRun\x126\n" +
 	"\n" +
 	"cancel_run\x18\x04 \x01(\v2\x15.synmesh.v1.CancelRunH\x00R\tcancelRun\x12;\n" +
-	"\vacknowledge\x18\x05 \x01(\v2\x17.synmesh.v1.AcknowledgeH\x00R\vacknowledgeB\t\n" +
-	"\amessage\"%\n" +
+	"\vacknowledge\x18\x05 \x01(\v2\x17.synmesh.v1.AcknowledgeH\x00R\vacknowledge\x12,\n" +
+	"\x06reject\x18\x06 \x01(\v2\x12.synmesh.v1.RejectH\x00R\x06reject\x12)\n" +
+	"\x05drain\x18\a \x01(\v2\x11.synmesh.v1.DrainH\x00R\x05drain\x12&\n" +
+	"\x04echo\x18\b \x01(\v2\x10.synmesh.v1.EchoH\x00R\x04echoB\t\n" +
+	"\amessage\"f\n" +
 	"\aWelcome\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x8e\x01\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12'\n" +
+	"\x0folder_sequences\x18\x02 \x03(\x04R\x0eolderSequences\x12\x16\n" +
+	"\x06credit\x18\x03 \x01(\x04R\x06credit\"\x8e\x01\n" +
 	"\tTimetable\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x124\n" +
 	"\aentries\x18\x02 \x03(\v2\x1a.synmesh.v1.TimetableEntryR\aentries\x121\n" +
 	"\x06expiry\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06expiry\"S\n" +
 	"\x0eTimetableEntry\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12)\n" +
-	"\x04spec\x18\x02 \x01(\v2\x15.synmesh.v1.ProbeSpecR\x04spec\"G\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.synmesh.v1.ProbeSpecR\x04spec\"\x82\x01\n" +
 	"\bStartRun\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12)\n" +
-	"\x04spec\x18\x02 \x01(\v2\x15.synmesh.v1.ProbeSpecR\x04spec\"\x1d\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.synmesh.v1.ProbeSpecR\x04spec\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x1d\n" +
 	"\tCancelRun\x12\x10\n" +
-	"\x03run\x18\x01 \x01(\tR\x03run\")\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\"W\n" +
 	"\vAcknowledge\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence2V\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x16\n" +
+	"\x06credit\x18\x03 \x01(\x04R\x06credit\"R\n" +
+	"\x06Reject\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"[\n" +
+	"\x05Drain\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12:\n" +
+	"\vretry_delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay\"y\n" +
+	"\x04Echo\x12A\n" +
+	"\x0eheartbeat_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\rheartbeatTime\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time2V\n" +
 	"\fAgentService\x12F\n" +
 	"\aSession\x12\x1a.synmesh.v1.SessionRequest\x1a\x1b.synmesh.v1.SessionResponse(\x010\x01B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
 
@@ -1225,62 +1664,82 @@ func file_synmesh_v1_agent_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_agent_proto_rawDescData
 }
 
-var file_synmesh_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_synmesh_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_synmesh_v1_agent_proto_goTypes = []any{
-	(*SessionRequest)(nil),      // 0: synmesh.v1.SessionRequest
-	(*Hello)(nil),               // 1: synmesh.v1.Hello
-	(*Heartbeat)(nil),           // 2: synmesh.v1.Heartbeat
-	(*Report)(nil),              // 3: synmesh.v1.Report
-	(*ResultBlock)(nil),         // 4: synmesh.v1.ResultBlock
-	(*ResultNote)(nil),          // 5: synmesh.v1.ResultNote
-	(*RunEnd)(nil),              // 6: synmesh.v1.RunEnd
-	(*SessionResponse)(nil),     // 7: synmesh.v1.SessionResponse
-	(*Welcome)(nil),             // 8: synmesh.v1.Welcome
-	(*Timetable)(nil),           // 9: synmesh.v1.Timetable
-	(*TimetableEntry)(nil),      // 10: synmesh.v1.TimetableEntry
-	(*StartRun)(nil),            // 11: synmesh.v1.StartRun
-	(*CancelRun)(nil),           // 12: synmesh.v1.CancelRun
-	(*Acknowledge)(nil),         // 13: synmesh.v1.Acknowledge
-	nil,                         // 14: synmesh.v1.Hello.LabelsEntry
-	(Outcome)(0),                // 15: synmesh.v1.Outcome
-	(Stamp)(0),                  // 16: synmesh.v1.Stamp
-	(*SynAck)(nil),              // 17: synmesh.v1.SynAck
-	(*Icmp)(nil),                // 18: synmesh.v1.Icmp
-	(*Retry)(nil),               // 19: synmesh.v1.Retry
-	(*Close)(nil),               // 20: synmesh.v1.Close
-	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
-	(*ProbeSpec)(nil),           // 22: synmesh.v1.ProbeSpec
+	(*SessionRequest)(nil),        // 0: synmesh.v1.SessionRequest
+	(*Hello)(nil),                 // 1: synmesh.v1.Hello
+	(*Heartbeat)(nil),             // 2: synmesh.v1.Heartbeat
+	(*Report)(nil),                // 3: synmesh.v1.Report
+	(*ResultBlock)(nil),           // 4: synmesh.v1.ResultBlock
+	(*ResultNote)(nil),            // 5: synmesh.v1.ResultNote
+	(*RunEnd)(nil),                // 6: synmesh.v1.RunEnd
+	(*Resume)(nil),                // 7: synmesh.v1.Resume
+	(*SessionResponse)(nil),       // 8: synmesh.v1.SessionResponse
+	(*Welcome)(nil),               // 9: synmesh.v1.Welcome
+	(*Timetable)(nil),             // 10: synmesh.v1.Timetable
+	(*TimetableEntry)(nil),        // 11: synmesh.v1.TimetableEntry
+	(*StartRun)(nil),              // 12: synmesh.v1.StartRun
+	(*CancelRun)(nil),             // 13: synmesh.v1.CancelRun
+	(*Acknowledge)(nil),           // 14: synmesh.v1.Acknowledge
+	(*Reject)(nil),                // 15: synmesh.v1.Reject
+	(*Drain)(nil),                 // 16: synmesh.v1.Drain
+	(*Echo)(nil),                  // 17: synmesh.v1.Echo
+	nil,                           // 18: synmesh.v1.Hello.LabelsEntry
+	(*DropCount)(nil),             // 19: synmesh.v1.DropCount
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*Refusal)(nil),               // 22: synmesh.v1.Refusal
+	(Outcome)(0),                  // 23: synmesh.v1.Outcome
+	(Stamp)(0),                    // 24: synmesh.v1.Stamp
+	(*SynAck)(nil),                // 25: synmesh.v1.SynAck
+	(*Icmp)(nil),                  // 26: synmesh.v1.Icmp
+	(*Retry)(nil),                 // 27: synmesh.v1.Retry
+	(*Close)(nil),                 // 28: synmesh.v1.Close
+	(*ProbeSpec)(nil),             // 29: synmesh.v1.ProbeSpec
 }
 var file_synmesh_v1_agent_proto_depIdxs = []int32{
 	1,  // 0: synmesh.v1.SessionRequest.hello:type_name -> synmesh.v1.Hello
 	3,  // 1: synmesh.v1.SessionRequest.report:type_name -> synmesh.v1.Report
 	2,  // 2: synmesh.v1.SessionRequest.heartbeat:type_name -> synmesh.v1.Heartbeat
-	14, // 3: synmesh.v1.Hello.labels:type_name -> synmesh.v1.Hello.LabelsEntry
-	4,  // 4: synmesh.v1.Report.blocks:type_name -> synmesh.v1.ResultBlock
-	6,  // 5: synmesh.v1.Report.run_ends:type_name -> synmesh.v1.RunEnd
-	15, // 6: synmesh.v1.ResultBlock.outcomes:type_name -> synmesh.v1.Outcome
-	16, // 7: synmesh.v1.ResultBlock.stamp:type_name -> synmesh.v1.Stamp
-	17, // 8: synmesh.v1.ResultBlock.syn_acks:type_name -> synmesh.v1.SynAck
-	5,  // 9: synmesh.v1.ResultBlock.notes:type_name -> synmesh.v1.ResultNote
-	18, // 10: synmesh.v1.ResultNote.icmp:type_name -> synmesh.v1.Icmp
-	19, // 11: synmesh.v1.ResultNote.retry:type_name -> synmesh.v1.Retry
-	20, // 12: synmesh.v1.ResultNote.close:type_name -> synmesh.v1.Close
-	8,  // 13: synmesh.v1.SessionResponse.welcome:type_name -> synmesh.v1.Welcome
-	9,  // 14: synmesh.v1.SessionResponse.timetable:type_name -> synmesh.v1.Timetable
-	11, // 15: synmesh.v1.SessionResponse.start_run:type_name -> synmesh.v1.StartRun
-	12, // 16: synmesh.v1.SessionResponse.cancel_run:type_name -> synmesh.v1.CancelRun
-	13, // 17: synmesh.v1.SessionResponse.acknowledge:type_name -> synmesh.v1.Acknowledge
-	10, // 18: synmesh.v1.Timetable.entries:type_name -> synmesh.v1.TimetableEntry
-	21, // 19: synmesh.v1.Timetable.expiry:type_name -> google.protobuf.Duration
-	22, // 20: synmesh.v1.TimetableEntry.spec:type_name -> synmesh.v1.ProbeSpec
-	22, // 21: synmesh.v1.StartRun.spec:type_name -> synmesh.v1.ProbeSpec
-	0,  // 22: synmesh.v1.AgentService.Session:input_type -> synmesh.v1.SessionRequest
-	7,  // 23: synmesh.v1.AgentService.Session:output_type -> synmesh.v1.SessionResponse
-	23, // [23:24] is the sub-list for method output_type
-	22, // [22:23] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	7,  // 3: synmesh.v1.SessionRequest.resume:type_name -> synmesh.v1.Resume
+	18, // 4: synmesh.v1.Hello.labels:type_name -> synmesh.v1.Hello.LabelsEntry
+	19, // 5: synmesh.v1.Heartbeat.drops:type_name -> synmesh.v1.DropCount
+	20, // 6: synmesh.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	21, // 7: synmesh.v1.Heartbeat.clock_offset:type_name -> google.protobuf.Duration
+	21, // 8: synmesh.v1.Heartbeat.clock_error:type_name -> google.protobuf.Duration
+	22, // 9: synmesh.v1.Heartbeat.refused:type_name -> synmesh.v1.Refusal
+	4,  // 10: synmesh.v1.Report.blocks:type_name -> synmesh.v1.ResultBlock
+	6,  // 11: synmesh.v1.Report.run_ends:type_name -> synmesh.v1.RunEnd
+	23, // 12: synmesh.v1.ResultBlock.outcomes:type_name -> synmesh.v1.Outcome
+	24, // 13: synmesh.v1.ResultBlock.stamp:type_name -> synmesh.v1.Stamp
+	25, // 14: synmesh.v1.ResultBlock.syn_acks:type_name -> synmesh.v1.SynAck
+	5,  // 15: synmesh.v1.ResultBlock.notes:type_name -> synmesh.v1.ResultNote
+	26, // 16: synmesh.v1.ResultNote.icmp:type_name -> synmesh.v1.Icmp
+	27, // 17: synmesh.v1.ResultNote.retry:type_name -> synmesh.v1.Retry
+	28, // 18: synmesh.v1.ResultNote.close:type_name -> synmesh.v1.Close
+	9,  // 19: synmesh.v1.SessionResponse.welcome:type_name -> synmesh.v1.Welcome
+	10, // 20: synmesh.v1.SessionResponse.timetable:type_name -> synmesh.v1.Timetable
+	12, // 21: synmesh.v1.SessionResponse.start_run:type_name -> synmesh.v1.StartRun
+	13, // 22: synmesh.v1.SessionResponse.cancel_run:type_name -> synmesh.v1.CancelRun
+	14, // 23: synmesh.v1.SessionResponse.acknowledge:type_name -> synmesh.v1.Acknowledge
+	15, // 24: synmesh.v1.SessionResponse.reject:type_name -> synmesh.v1.Reject
+	16, // 25: synmesh.v1.SessionResponse.drain:type_name -> synmesh.v1.Drain
+	17, // 26: synmesh.v1.SessionResponse.echo:type_name -> synmesh.v1.Echo
+	11, // 27: synmesh.v1.Timetable.entries:type_name -> synmesh.v1.TimetableEntry
+	21, // 28: synmesh.v1.Timetable.expiry:type_name -> google.protobuf.Duration
+	29, // 29: synmesh.v1.TimetableEntry.spec:type_name -> synmesh.v1.ProbeSpec
+	29, // 30: synmesh.v1.StartRun.spec:type_name -> synmesh.v1.ProbeSpec
+	20, // 31: synmesh.v1.StartRun.start_time:type_name -> google.protobuf.Timestamp
+	21, // 32: synmesh.v1.Drain.retry_delay:type_name -> google.protobuf.Duration
+	20, // 33: synmesh.v1.Echo.heartbeat_time:type_name -> google.protobuf.Timestamp
+	20, // 34: synmesh.v1.Echo.time:type_name -> google.protobuf.Timestamp
+	0,  // 35: synmesh.v1.AgentService.Session:input_type -> synmesh.v1.SessionRequest
+	8,  // 36: synmesh.v1.AgentService.Session:output_type -> synmesh.v1.SessionResponse
+	36, // [36:37] is the sub-list for method output_type
+	35, // [35:36] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_agent_proto_init() }
@@ -1288,19 +1747,24 @@ func file_synmesh_v1_agent_proto_init() {
 	if File_synmesh_v1_agent_proto != nil {
 		return
 	}
+	file_synmesh_v1_fleet_proto_init()
 	file_synmesh_v1_probe_proto_init()
 	file_synmesh_v1_result_proto_init()
 	file_synmesh_v1_agent_proto_msgTypes[0].OneofWrappers = []any{
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Report)(nil),
 		(*SessionRequest_Heartbeat)(nil),
+		(*SessionRequest_Resume)(nil),
 	}
-	file_synmesh_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
+	file_synmesh_v1_agent_proto_msgTypes[8].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_Timetable)(nil),
 		(*SessionResponse_StartRun)(nil),
 		(*SessionResponse_CancelRun)(nil),
 		(*SessionResponse_Acknowledge)(nil),
+		(*SessionResponse_Reject)(nil),
+		(*SessionResponse_Drain)(nil),
+		(*SessionResponse_Echo)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1308,7 +1772,7 @@ func file_synmesh_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_agent_proto_rawDesc), len(file_synmesh_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -22,6 +23,70 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// DropReason says why a result is not and will not be stored.
+type DropReason int32
+
+const (
+	DropReason_DROP_REASON_UNSPECIFIED DropReason = 0
+	// The spool was full; the oldest went first.
+	DropReason_DROP_REASON_FULL DropReason = 1
+	// The agent's disk did not take it.
+	DropReason_DROP_REASON_DISK DropReason = 2
+	// The controller refused the report as malformed.
+	DropReason_DROP_REASON_REJECTED DropReason = 3
+	// What the agent's disk gave back was not what was written.
+	DropReason_DROP_REASON_CORRUPT DropReason = 4
+	// The agent died while it was writing it.
+	DropReason_DROP_REASON_CRASH DropReason = 5
+)
+
+// Enum value maps for DropReason.
+var (
+	DropReason_name = map[int32]string{
+		0: "DROP_REASON_UNSPECIFIED",
+		1: "DROP_REASON_FULL",
+		2: "DROP_REASON_DISK",
+		3: "DROP_REASON_REJECTED",
+		4: "DROP_REASON_CORRUPT",
+		5: "DROP_REASON_CRASH",
+	}
+	DropReason_value = map[string]int32{
+		"DROP_REASON_UNSPECIFIED": 0,
+		"DROP_REASON_FULL":        1,
+		"DROP_REASON_DISK":        2,
+		"DROP_REASON_REJECTED":    3,
+		"DROP_REASON_CORRUPT":     4,
+		"DROP_REASON_CRASH":       5,
+	}
+)
+
+func (x DropReason) Enum() *DropReason {
+	p := new(DropReason)
+	*p = x
+	return p
+}
+
+func (x DropReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DropReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_synmesh_v1_fleet_proto_enumTypes[0].Descriptor()
+}
+
+func (DropReason) Type() protoreflect.EnumType {
+	return &file_synmesh_v1_fleet_proto_enumTypes[0]
+}
+
+func (x DropReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DropReason.Descriptor instead.
+func (DropReason) EnumDescriptor() ([]byte, []int) {
+	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
 
 // AgentState says how the controller knows an agent.
 type AgentState int32
@@ -63,11 +128,11 @@ func (x AgentState) String() string {
 }
 
 func (AgentState) Descriptor() protoreflect.EnumDescriptor {
-	return file_synmesh_v1_fleet_proto_enumTypes[0].Descriptor()
+	return file_synmesh_v1_fleet_proto_enumTypes[1].Descriptor()
 }
 
 func (AgentState) Type() protoreflect.EnumType {
-	return &file_synmesh_v1_fleet_proto_enumTypes[0]
+	return &file_synmesh_v1_fleet_proto_enumTypes[1]
 }
 
 func (x AgentState) Number() protoreflect.EnumNumber {
@@ -76,7 +141,7 @@ func (x AgentState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentState.Descriptor instead.
 func (AgentState) EnumDescriptor() ([]byte, []int) {
-	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{0}
+	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{1}
 }
 
 // Agent is one measurement agent as the controller knows it.
@@ -94,10 +159,20 @@ type Agent struct {
 	ConnectTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=connect_time,json=connectTime,proto3" json:"connect_time,omitempty"`
 	// When it was last heard.
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
-	// Results it has dropped since its epoch began.
+	// Results it has dropped, in the life of its spool's folder.
 	Dropped uint64 `protobuf:"varint,9,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// Results it had spooled at its last heartbeat.
-	Backlog       uint64 `protobuf:"varint,10,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	Backlog uint64 `protobuf:"varint,10,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	// Those of dropped, by reason.
+	Drops []*DropCount `protobuf:"bytes,11,rep,name=drops,proto3" json:"drops,omitempty"`
+	// Results it has taken in, in the life of its spool's folder.
+	Produced uint64 `protobuf:"varint,12,opt,name=produced,proto3" json:"produced,omitempty"`
+	// By how much its clock is ahead of the controller's, give or take clock_error;
+	// absent if it is not known.
+	ClockOffset *durationpb.Duration `protobuf:"bytes,13,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	ClockError  *durationpb.Duration `protobuf:"bytes,14,opt,name=clock_error,json=clockError,proto3" json:"clock_error,omitempty"`
+	// What of its timetable it does not do.
+	Refused       []*Refusal `protobuf:"bytes,15,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +277,148 @@ func (x *Agent) GetBacklog() uint64 {
 	return 0
 }
 
+func (x *Agent) GetDrops() []*DropCount {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+func (x *Agent) GetProduced() uint64 {
+	if x != nil {
+		return x.Produced
+	}
+	return 0
+}
+
+func (x *Agent) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+func (x *Agent) GetClockError() *durationpb.Duration {
+	if x != nil {
+		return x.ClockError
+	}
+	return nil
+}
+
+func (x *Agent) GetRefused() []*Refusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// DropCount is how many results an agent has dropped for a reason.
+type DropCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        DropReason             `protobuf:"varint,1,opt,name=reason,proto3,enum=synmesh.v1.DropReason" json:"reason,omitempty"`
+	Results       uint64                 `protobuf:"varint,2,opt,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropCount) Reset() {
+	*x = DropCount{}
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropCount) ProtoMessage() {}
+
+func (x *DropCount) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropCount.ProtoReflect.Descriptor instead.
+func (*DropCount) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DropCount) GetReason() DropReason {
+	if x != nil {
+		return x.Reason
+	}
+	return DropReason_DROP_REASON_UNSPECIFIED
+}
+
+func (x *DropCount) GetResults() uint64 {
+	if x != nil {
+		return x.Results
+	}
+	return 0
+}
+
+// Refusal is an entry of a timetable that an agent does not do.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "measurements/{measurement}".
+	Source        string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Refusal) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ListAgentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in "dc=nyc,!canary"; empty: all.
@@ -216,7 +433,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_synmesh_v1_fleet_proto_msgTypes[1]
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +445,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_fleet_proto_msgTypes[1]
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +458,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{1}
+	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListAgentsRequest) GetSelector() string {
@@ -276,7 +493,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_synmesh_v1_fleet_proto_msgTypes[2]
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +505,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_fleet_proto_msgTypes[2]
+	mi := &file_synmesh_v1_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +518,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_synmesh_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -323,7 +540,7 @@ var File_synmesh_v1_fleet_proto protoreflect.FileDescriptor
 const file_synmesh_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x16synmesh/v1/fleet.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x03\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x05\n" +
 	"\x05Agent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1d.synmesh.v1.Agent.LabelsEntryR\x06labels\x12\x18\n" +
@@ -335,10 +552,22 @@ const file_synmesh_v1_fleet_proto_rawDesc = "" +
 	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
 	"\adropped\x18\t \x01(\x04R\adropped\x12\x18\n" +
 	"\abacklog\x18\n" +
-	" \x01(\x04R\abacklog\x1a9\n" +
+	" \x01(\x04R\abacklog\x12+\n" +
+	"\x05drops\x18\v \x03(\v2\x15.synmesh.v1.DropCountR\x05drops\x12\x1a\n" +
+	"\bproduced\x18\f \x01(\x04R\bproduced\x12<\n" +
+	"\fclock_offset\x18\r \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12:\n" +
+	"\vclock_error\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"clockError\x12-\n" +
+	"\arefused\x18\x0f \x03(\v2\x13.synmesh.v1.RefusalR\arefused\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
+	"\tDropCount\x12.\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x16.synmesh.v1.DropReasonR\x06reason\x12\x18\n" +
+	"\aresults\x18\x02 \x01(\x04R\aresults\"M\n" +
+	"\aRefusal\x12 \n" +
+	"\x06source\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06source\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06reason\"\x8b\x01\n" +
 	"\x11ListAgentsRequest\x12$\n" +
 	"\bselector\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\bselector\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
@@ -347,7 +576,15 @@ const file_synmesh_v1_fleet_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\tpageToken\"g\n" +
 	"\x12ListAgentsResponse\x12)\n" +
 	"\x06agents\x18\x01 \x03(\v2\x11.synmesh.v1.AgentR\x06agents\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*|\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x9f\x01\n" +
+	"\n" +
+	"DropReason\x12\x1b\n" +
+	"\x17DROP_REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10DROP_REASON_FULL\x10\x01\x12\x14\n" +
+	"\x10DROP_REASON_DISK\x10\x02\x12\x18\n" +
+	"\x14DROP_REASON_REJECTED\x10\x03\x12\x17\n" +
+	"\x13DROP_REASON_CORRUPT\x10\x04\x12\x15\n" +
+	"\x11DROP_REASON_CRASH\x10\x05*|\n" +
 	"\n" +
 	"AgentState\x12\x1b\n" +
 	"\x17AGENT_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -370,29 +607,38 @@ func file_synmesh_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_fleet_proto_rawDescData
 }
 
-var file_synmesh_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synmesh_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_synmesh_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_synmesh_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_synmesh_v1_fleet_proto_goTypes = []any{
-	(AgentState)(0),               // 0: synmesh.v1.AgentState
-	(*Agent)(nil),                 // 1: synmesh.v1.Agent
-	(*ListAgentsRequest)(nil),     // 2: synmesh.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),    // 3: synmesh.v1.ListAgentsResponse
-	nil,                           // 4: synmesh.v1.Agent.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(DropReason)(0),               // 0: synmesh.v1.DropReason
+	(AgentState)(0),               // 1: synmesh.v1.AgentState
+	(*Agent)(nil),                 // 2: synmesh.v1.Agent
+	(*DropCount)(nil),             // 3: synmesh.v1.DropCount
+	(*Refusal)(nil),               // 4: synmesh.v1.Refusal
+	(*ListAgentsRequest)(nil),     // 5: synmesh.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),    // 6: synmesh.v1.ListAgentsResponse
+	nil,                           // 7: synmesh.v1.Agent.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
 }
 var file_synmesh_v1_fleet_proto_depIdxs = []int32{
-	4, // 0: synmesh.v1.Agent.labels:type_name -> synmesh.v1.Agent.LabelsEntry
-	0, // 1: synmesh.v1.Agent.state:type_name -> synmesh.v1.AgentState
-	5, // 2: synmesh.v1.Agent.connect_time:type_name -> google.protobuf.Timestamp
-	5, // 3: synmesh.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
-	1, // 4: synmesh.v1.ListAgentsResponse.agents:type_name -> synmesh.v1.Agent
-	2, // 5: synmesh.v1.FleetService.ListAgents:input_type -> synmesh.v1.ListAgentsRequest
-	3, // 6: synmesh.v1.FleetService.ListAgents:output_type -> synmesh.v1.ListAgentsResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7,  // 0: synmesh.v1.Agent.labels:type_name -> synmesh.v1.Agent.LabelsEntry
+	1,  // 1: synmesh.v1.Agent.state:type_name -> synmesh.v1.AgentState
+	8,  // 2: synmesh.v1.Agent.connect_time:type_name -> google.protobuf.Timestamp
+	8,  // 3: synmesh.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
+	3,  // 4: synmesh.v1.Agent.drops:type_name -> synmesh.v1.DropCount
+	9,  // 5: synmesh.v1.Agent.clock_offset:type_name -> google.protobuf.Duration
+	9,  // 6: synmesh.v1.Agent.clock_error:type_name -> google.protobuf.Duration
+	4,  // 7: synmesh.v1.Agent.refused:type_name -> synmesh.v1.Refusal
+	0,  // 8: synmesh.v1.DropCount.reason:type_name -> synmesh.v1.DropReason
+	2,  // 9: synmesh.v1.ListAgentsResponse.agents:type_name -> synmesh.v1.Agent
+	5,  // 10: synmesh.v1.FleetService.ListAgents:input_type -> synmesh.v1.ListAgentsRequest
+	6,  // 11: synmesh.v1.FleetService.ListAgents:output_type -> synmesh.v1.ListAgentsResponse
+	11, // [11:12] is the sub-list for method output_type
+	10, // [10:11] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_fleet_proto_init() }
@@ -405,8 +651,8 @@ func file_synmesh_v1_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_fleet_proto_rawDesc), len(file_synmesh_v1_fleet_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -22,6 +23,61 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type MeasurementAction int32
+
+const (
+	MeasurementAction_MEASUREMENT_ACTION_UNSPECIFIED MeasurementAction = 0
+	MeasurementAction_MEASUREMENT_ACTION_CREATED     MeasurementAction = 1
+	MeasurementAction_MEASUREMENT_ACTION_CHANGED     MeasurementAction = 2
+	MeasurementAction_MEASUREMENT_ACTION_UNCHANGED   MeasurementAction = 3
+	MeasurementAction_MEASUREMENT_ACTION_REMOVED     MeasurementAction = 4
+)
+
+// Enum value maps for MeasurementAction.
+var (
+	MeasurementAction_name = map[int32]string{
+		0: "MEASUREMENT_ACTION_UNSPECIFIED",
+		1: "MEASUREMENT_ACTION_CREATED",
+		2: "MEASUREMENT_ACTION_CHANGED",
+		3: "MEASUREMENT_ACTION_UNCHANGED",
+		4: "MEASUREMENT_ACTION_REMOVED",
+	}
+	MeasurementAction_value = map[string]int32{
+		"MEASUREMENT_ACTION_UNSPECIFIED": 0,
+		"MEASUREMENT_ACTION_CREATED":     1,
+		"MEASUREMENT_ACTION_CHANGED":     2,
+		"MEASUREMENT_ACTION_UNCHANGED":   3,
+		"MEASUREMENT_ACTION_REMOVED":     4,
+	}
+)
+
+func (x MeasurementAction) Enum() *MeasurementAction {
+	p := new(MeasurementAction)
+	*p = x
+	return p
+}
+
+func (x MeasurementAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MeasurementAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_synmesh_v1_measurement_proto_enumTypes[0].Descriptor()
+}
+
+func (MeasurementAction) Type() protoreflect.EnumType {
+	return &file_synmesh_v1_measurement_proto_enumTypes[0]
+}
+
+func (x MeasurementAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MeasurementAction.Descriptor instead.
+func (MeasurementAction) EnumDescriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{0}
+}
 
 // Measurement is a named, stored set of probes.
 type Measurement struct {
@@ -44,7 +100,20 @@ type Measurement struct {
 	Family AddressFamily `protobuf:"varint,8,opt,name=family,proto3,enum=synmesh.v1.AddressFamily" json:"family,omitempty"`
 	Mode   Mode          `protobuf:"varint,9,opt,name=mode,proto3,enum=synmesh.v1.Mode" json:"mode,omitempty"`
 	// How often a SYN is sent again that is not answered.
-	Retries       int32 `protobuf:"varint,10,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries int32 `protobuf:"varint,10,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Probes a second that an agent may spend on it; 0: 50. Where that is not
+	// enough for every target, each agent probes some of them, always the same
+	// ones, spread evenly over groups and targets. No target gets more than twice
+	// as much from all agents together.
+	Budget float64 `protobuf:"fixed64,11,opt,name=budget,proto3" json:"budget,omitempty"`
+	// By what fraction of interval, at the most, each probe is late on purpose, at
+	// random; not with poisson.
+	Jitter float64 `protobuf:"fixed64,12,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// The times between probes are drawn from an exponential distribution with
+	// the mean of interval (RFC 2330).
+	Poisson bool `protobuf:"varint,13,opt,name=poisson,proto3" json:"poisson,omitempty"`
+	// When it ends by itself. Absent: never.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +229,34 @@ func (x *Measurement) GetRetries() int32 {
 	return 0
 }
 
+func (x *Measurement) GetBudget() float64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *Measurement) GetJitter() float64 {
+	if x != nil {
+		return x.Jitter
+	}
+	return 0
+}
+
+func (x *Measurement) GetPoisson() bool {
+	if x != nil {
+		return x.Poisson
+	}
+	return false
+}
+
+func (x *Measurement) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 type isMeasurement_Destination interface {
 	isMeasurement_Destination()
 }
@@ -227,7 +324,13 @@ func (x *TargetList) GetTargets() []string {
 type Mesh struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which agents are probed; empty: all.
-	Selector      string `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	Selector string `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	// A label by whose value agents are grouped: only agents of other groups are
+	// probed. Those without the label take no part.
+	Between string `protobuf:"bytes,2,opt,name=between,proto3" json:"between,omitempty"`
+	// A label by whose value agents are grouped: only agents of the same group are
+	// probed. Those without the label take no part.
+	Within        string `protobuf:"bytes,3,opt,name=within,proto3" json:"within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,8 +372,21 @@ func (x *Mesh) GetSelector() string {
 	return ""
 }
 
-// MeasurementFile is the form of the file that a controller reads its
-// measurements from.
+func (x *Mesh) GetBetween() string {
+	if x != nil {
+		return x.Between
+	}
+	return ""
+}
+
+func (x *Mesh) GetWithin() string {
+	if x != nil {
+		return x.Within
+	}
+	return ""
+}
+
+// MeasurementFile is the form of the files that measurements are read from.
 type MeasurementFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Measurements  []*Measurement         `protobuf:"bytes,1,rep,name=measurements,proto3" json:"measurements,omitempty"`
@@ -315,12 +431,787 @@ func (x *MeasurementFile) GetMeasurements() []*Measurement {
 	return nil
 }
 
+// StoredMeasurement is a measurement and what has become of it.
+type StoredMeasurement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Measurement   *Measurement           `protobuf:"bytes,1,opt,name=measurement,proto3" json:"measurement,omitempty"`
+	Status        *MeasurementStatus     `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredMeasurement) Reset() {
+	*x = StoredMeasurement{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredMeasurement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredMeasurement) ProtoMessage() {}
+
+func (x *StoredMeasurement) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredMeasurement.ProtoReflect.Descriptor instead.
+func (*StoredMeasurement) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StoredMeasurement) GetMeasurement() *Measurement {
+	if x != nil {
+		return x.Measurement
+	}
+	return nil
+}
+
+func (x *StoredMeasurement) GetStatus() *MeasurementStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// MeasurementStatus says how a measurement is carried out.
+type MeasurementStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It comes from a file that the controller was started with, and can be changed there only.
+	ReadOnly bool `protobuf:"varint,1,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Its expire_time has passed: nobody does it any more.
+	Expired bool `protobuf:"varint,2,opt,name=expired,proto3" json:"expired,omitempty"`
+	// Connected agents that do it.
+	Agents int32 `protobuf:"varint,3,opt,name=agents,proto3" json:"agents,omitempty"`
+	// Pairs of such an agent and a target that are probed.
+	Pairs int64 `protobuf:"varint,4,opt,name=pairs,proto3" json:"pairs,omitempty"`
+	// Pairs that there are. If more than pairs, the budget does not allow all.
+	PossiblePairs int64 `protobuf:"varint,5,opt,name=possible_pairs,json=possiblePairs,proto3" json:"possible_pairs,omitempty"`
+	// Probes a second of all agents together.
+	Rate float64 `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Probes a second of the agent that does the most.
+	MaxAgentRate float64 `protobuf:"fixed64,7,opt,name=max_agent_rate,json=maxAgentRate,proto3" json:"max_agent_rate,omitempty"`
+	// Probes a second to the target that gets the most.
+	MaxTargetRate float64 `protobuf:"fixed64,8,opt,name=max_target_rate,json=maxTargetRate,proto3" json:"max_target_rate,omitempty"`
+	// Connected agents that were told to do it and do not.
+	RefusingAgents int32 `protobuf:"varint,9,opt,name=refusing_agents,json=refusingAgents,proto3" json:"refusing_agents,omitempty"`
+	// Why, of ten of them at the most.
+	Refusals      []*MeasurementRefusal `protobuf:"bytes,10,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasurementStatus) Reset() {
+	*x = MeasurementStatus{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasurementStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasurementStatus) ProtoMessage() {}
+
+func (x *MeasurementStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasurementStatus.ProtoReflect.Descriptor instead.
+func (*MeasurementStatus) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *MeasurementStatus) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *MeasurementStatus) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *MeasurementStatus) GetAgents() int32 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetPairs() int64 {
+	if x != nil {
+		return x.Pairs
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetPossiblePairs() int64 {
+	if x != nil {
+		return x.PossiblePairs
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetMaxAgentRate() float64 {
+	if x != nil {
+		return x.MaxAgentRate
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetMaxTargetRate() float64 {
+	if x != nil {
+		return x.MaxTargetRate
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetRefusingAgents() int32 {
+	if x != nil {
+		return x.RefusingAgents
+	}
+	return 0
+}
+
+func (x *MeasurementStatus) GetRefusals() []*MeasurementRefusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+// MeasurementRefusal says why an agent does not do a measurement.
+type MeasurementRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasurementRefusal) Reset() {
+	*x = MeasurementRefusal{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasurementRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasurementRefusal) ProtoMessage() {}
+
+func (x *MeasurementRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasurementRefusal.ProtoReflect.Descriptor instead.
+func (*MeasurementRefusal) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MeasurementRefusal) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *MeasurementRefusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ApplyMeasurementsRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Measurements []*Measurement         `protobuf:"bytes,1,rep,name=measurements,proto3" json:"measurements,omitempty"`
+	// Removes all other measurements, but for those that are read-only.
+	Prune bool `protobuf:"varint,2,opt,name=prune,proto3" json:"prune,omitempty"`
+	// Says what would change, and changes nothing.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyMeasurementsRequest) Reset() {
+	*x = ApplyMeasurementsRequest{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyMeasurementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyMeasurementsRequest) ProtoMessage() {}
+
+func (x *ApplyMeasurementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyMeasurementsRequest.ProtoReflect.Descriptor instead.
+func (*ApplyMeasurementsRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ApplyMeasurementsRequest) GetMeasurements() []*Measurement {
+	if x != nil {
+		return x.Measurements
+	}
+	return nil
+}
+
+func (x *ApplyMeasurementsRequest) GetPrune() bool {
+	if x != nil {
+		return x.Prune
+	}
+	return false
+}
+
+func (x *ApplyMeasurementsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type ApplyMeasurementsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each measurement of the request, and for each that was removed.
+	Changes       []*MeasurementChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyMeasurementsResponse) Reset() {
+	*x = ApplyMeasurementsResponse{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyMeasurementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyMeasurementsResponse) ProtoMessage() {}
+
+func (x *ApplyMeasurementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyMeasurementsResponse.ProtoReflect.Descriptor instead.
+func (*ApplyMeasurementsResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ApplyMeasurementsResponse) GetChanges() []*MeasurementChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// MeasurementChange is what happened to one measurement.
+type MeasurementChange struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Action MeasurementAction      `protobuf:"varint,2,opt,name=action,proto3,enum=synmesh.v1.MeasurementAction" json:"action,omitempty"`
+	// Absent if it was created.
+	Before *Measurement `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// Absent if it was removed.
+	After         *Measurement `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasurementChange) Reset() {
+	*x = MeasurementChange{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasurementChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasurementChange) ProtoMessage() {}
+
+func (x *MeasurementChange) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasurementChange.ProtoReflect.Descriptor instead.
+func (*MeasurementChange) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *MeasurementChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MeasurementChange) GetAction() MeasurementAction {
+	if x != nil {
+		return x.Action
+	}
+	return MeasurementAction_MEASUREMENT_ACTION_UNSPECIFIED
+}
+
+func (x *MeasurementChange) GetBefore() *Measurement {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *MeasurementChange) GetAfter() *Measurement {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+type ListMeasurementsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000; 0: 100.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The last response's next_page_token.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMeasurementsRequest) Reset() {
+	*x = ListMeasurementsRequest{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMeasurementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMeasurementsRequest) ProtoMessage() {}
+
+func (x *ListMeasurementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMeasurementsRequest.ProtoReflect.Descriptor instead.
+func (*ListMeasurementsRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListMeasurementsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListMeasurementsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListMeasurementsResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Measurements []*StoredMeasurement   `protobuf:"bytes,1,rep,name=measurements,proto3" json:"measurements,omitempty"`
+	// Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMeasurementsResponse) Reset() {
+	*x = ListMeasurementsResponse{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMeasurementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMeasurementsResponse) ProtoMessage() {}
+
+func (x *ListMeasurementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMeasurementsResponse.ProtoReflect.Descriptor instead.
+func (*ListMeasurementsResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListMeasurementsResponse) GetMeasurements() []*StoredMeasurement {
+	if x != nil {
+		return x.Measurements
+	}
+	return nil
+}
+
+func (x *ListMeasurementsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type GetMeasurementRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMeasurementRequest) Reset() {
+	*x = GetMeasurementRequest{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMeasurementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMeasurementRequest) ProtoMessage() {}
+
+func (x *GetMeasurementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMeasurementRequest.ProtoReflect.Descriptor instead.
+func (*GetMeasurementRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetMeasurementRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetMeasurementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Measurement   *StoredMeasurement     `protobuf:"bytes,1,opt,name=measurement,proto3" json:"measurement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMeasurementResponse) Reset() {
+	*x = GetMeasurementResponse{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMeasurementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMeasurementResponse) ProtoMessage() {}
+
+func (x *GetMeasurementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMeasurementResponse.ProtoReflect.Descriptor instead.
+func (*GetMeasurementResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetMeasurementResponse) GetMeasurement() *StoredMeasurement {
+	if x != nil {
+		return x.Measurement
+	}
+	return nil
+}
+
+type DeleteMeasurementsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMeasurementsRequest) Reset() {
+	*x = DeleteMeasurementsRequest{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMeasurementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMeasurementsRequest) ProtoMessage() {}
+
+func (x *DeleteMeasurementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMeasurementsRequest.ProtoReflect.Descriptor instead.
+func (*DeleteMeasurementsRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DeleteMeasurementsRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+type DeleteMeasurementsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMeasurementsResponse) Reset() {
+	*x = DeleteMeasurementsResponse{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMeasurementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMeasurementsResponse) ProtoMessage() {}
+
+func (x *DeleteMeasurementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMeasurementsResponse.ProtoReflect.Descriptor instead.
+func (*DeleteMeasurementsResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{15}
+}
+
+type GetTimetableRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of an agent.
+	Agent         string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTimetableRequest) Reset() {
+	*x = GetTimetableRequest{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTimetableRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTimetableRequest) ProtoMessage() {}
+
+func (x *GetTimetableRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTimetableRequest.ProtoReflect.Descriptor instead.
+func (*GetTimetableRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetTimetableRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+type GetTimetableResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Timetable     *Timetable             `protobuf:"bytes,1,opt,name=timetable,proto3" json:"timetable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTimetableResponse) Reset() {
+	*x = GetTimetableResponse{}
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTimetableResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTimetableResponse) ProtoMessage() {}
+
+func (x *GetTimetableResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_measurement_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTimetableResponse.ProtoReflect.Descriptor instead.
+func (*GetTimetableResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_measurement_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetTimetableResponse) GetTimetable() *Timetable {
+	if x != nil {
+		return x.Timetable
+	}
+	return nil
+}
+
 var File_synmesh_v1_measurement_proto protoreflect.FileDescriptor
 
 const file_synmesh_v1_measurement_proto_rawDesc = "" +
 	"\n" +
 	"\x1csynmesh/v1/measurement.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\"\xdf\x03\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16synmesh/v1/agent.proto\x1a\x16synmesh/v1/probe.proto\"\x98\x05\n" +
 	"\vMeasurement\x121\n" +
 	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,63}$R\x04name\x12\"\n" +
 	"\asources\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\asources\x122\n" +
@@ -332,15 +1223,82 @@ const file_synmesh_v1_measurement_proto_rawDesc = "" +
 	"\x06family\x18\b \x01(\x0e2\x19.synmesh.v1.AddressFamilyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06family\x12.\n" +
 	"\x04mode\x18\t \x01(\x0e2\x10.synmesh.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x18\n" +
 	"\aretries\x18\n" +
-	" \x01(\x05R\aretriesB\x14\n" +
+	" \x01(\x05R\aretries\x12/\n" +
+	"\x06budget\x18\v \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06budget\x12/\n" +
+	"\x06jitter\x18\f \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xe0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x06jitter\x12\x18\n" +
+	"\apoisson\x18\r \x01(\bR\apoisson\x12;\n" +
+	"\vexpire_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTimeB\x14\n" +
 	"\vdestination\x12\x05\xbaH\x02\b\x01\"3\n" +
 	"\n" +
 	"TargetList\x12%\n" +
-	"\atargets\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\atargets\",\n" +
+	"\atargets\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\atargets\"p\n" +
 	"\x04Mesh\x12$\n" +
-	"\bselector\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\bselector\"N\n" +
+	"\bselector\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\bselector\x12!\n" +
+	"\abetween\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\abetween\x12\x1f\n" +
+	"\x06within\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06within\"N\n" +
 	"\x0fMeasurementFile\x12;\n" +
-	"\fmeasurements\x18\x01 \x03(\v2\x17.synmesh.v1.MeasurementR\fmeasurementsB7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
+	"\fmeasurements\x18\x01 \x03(\v2\x17.synmesh.v1.MeasurementR\fmeasurements\"\x85\x01\n" +
+	"\x11StoredMeasurement\x129\n" +
+	"\vmeasurement\x18\x01 \x01(\v2\x17.synmesh.v1.MeasurementR\vmeasurement\x125\n" +
+	"\x06status\x18\x02 \x01(\v2\x1d.synmesh.v1.MeasurementStatusR\x06status\"\xe6\x02\n" +
+	"\x11MeasurementStatus\x12\x1b\n" +
+	"\tread_only\x18\x01 \x01(\bR\breadOnly\x12\x18\n" +
+	"\aexpired\x18\x02 \x01(\bR\aexpired\x12\x16\n" +
+	"\x06agents\x18\x03 \x01(\x05R\x06agents\x12\x14\n" +
+	"\x05pairs\x18\x04 \x01(\x03R\x05pairs\x12%\n" +
+	"\x0epossible_pairs\x18\x05 \x01(\x03R\rpossiblePairs\x12\x12\n" +
+	"\x04rate\x18\x06 \x01(\x01R\x04rate\x12$\n" +
+	"\x0emax_agent_rate\x18\a \x01(\x01R\fmaxAgentRate\x12&\n" +
+	"\x0fmax_target_rate\x18\b \x01(\x01R\rmaxTargetRate\x12'\n" +
+	"\x0frefusing_agents\x18\t \x01(\x05R\x0erefusingAgents\x12:\n" +
+	"\brefusals\x18\n" +
+	" \x03(\v2\x1e.synmesh.v1.MeasurementRefusalR\brefusals\"B\n" +
+	"\x12MeasurementRefusal\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x9d\x01\n" +
+	"\x18ApplyMeasurementsRequest\x12F\n" +
+	"\fmeasurements\x18\x01 \x03(\v2\x17.synmesh.v1.MeasurementB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\fmeasurements\x12\x14\n" +
+	"\x05prune\x18\x02 \x01(\bR\x05prune\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"T\n" +
+	"\x19ApplyMeasurementsResponse\x127\n" +
+	"\achanges\x18\x01 \x03(\v2\x1d.synmesh.v1.MeasurementChangeR\achanges\"\xbe\x01\n" +
+	"\x11MeasurementChange\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\x06action\x18\x02 \x01(\x0e2\x1d.synmesh.v1.MeasurementActionR\x06action\x12/\n" +
+	"\x06before\x18\x03 \x01(\v2\x17.synmesh.v1.MeasurementR\x06before\x12-\n" +
+	"\x05after\x18\x04 \x01(\v2\x17.synmesh.v1.MeasurementR\x05after\"k\n" +
+	"\x17ListMeasurementsRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\tpageToken\"\x85\x01\n" +
+	"\x18ListMeasurementsResponse\x12A\n" +
+	"\fmeasurements\x18\x01 \x03(\v2\x1d.synmesh.v1.StoredMeasurementR\fmeasurements\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"4\n" +
+	"\x15GetMeasurementRequest\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"Y\n" +
+	"\x16GetMeasurementResponse\x12?\n" +
+	"\vmeasurement\x18\x01 \x01(\v2\x1d.synmesh.v1.StoredMeasurementR\vmeasurement\">\n" +
+	"\x19DeleteMeasurementsRequest\x12!\n" +
+	"\x05names\x18\x01 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05names\"\x1c\n" +
+	"\x1aDeleteMeasurementsResponse\"4\n" +
+	"\x13GetTimetableRequest\x12\x1d\n" +
+	"\x05agent\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05agent\"K\n" +
+	"\x14GetTimetableResponse\x123\n" +
+	"\ttimetable\x18\x01 \x01(\v2\x15.synmesh.v1.TimetableR\ttimetable*\xb9\x01\n" +
+	"\x11MeasurementAction\x12\"\n" +
+	"\x1eMEASUREMENT_ACTION_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aMEASUREMENT_ACTION_CREATED\x10\x01\x12\x1e\n" +
+	"\x1aMEASUREMENT_ACTION_CHANGED\x10\x02\x12 \n" +
+	"\x1cMEASUREMENT_ACTION_UNCHANGED\x10\x03\x12\x1e\n" +
+	"\x1aMEASUREMENT_ACTION_REMOVED\x10\x042\xe6\x03\n" +
+	"\x12MeasurementService\x12`\n" +
+	"\x11ApplyMeasurements\x12$.synmesh.v1.ApplyMeasurementsRequest\x1a%.synmesh.v1.ApplyMeasurementsResponse\x12]\n" +
+	"\x10ListMeasurements\x12#.synmesh.v1.ListMeasurementsRequest\x1a$.synmesh.v1.ListMeasurementsResponse\x12W\n" +
+	"\x0eGetMeasurement\x12!.synmesh.v1.GetMeasurementRequest\x1a\".synmesh.v1.GetMeasurementResponse\x12c\n" +
+	"\x12DeleteMeasurements\x12%.synmesh.v1.DeleteMeasurementsRequest\x1a&.synmesh.v1.DeleteMeasurementsResponse\x12Q\n" +
+	"\fGetTimetable\x12\x1f.synmesh.v1.GetTimetableRequest\x1a .synmesh.v1.GetTimetableResponseB7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
 
 var (
 	file_synmesh_v1_measurement_proto_rawDescOnce sync.Once
@@ -354,29 +1312,69 @@ func file_synmesh_v1_measurement_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_measurement_proto_rawDescData
 }
 
-var file_synmesh_v1_measurement_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_synmesh_v1_measurement_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_synmesh_v1_measurement_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_synmesh_v1_measurement_proto_goTypes = []any{
-	(*Measurement)(nil),         // 0: synmesh.v1.Measurement
-	(*TargetList)(nil),          // 1: synmesh.v1.TargetList
-	(*Mesh)(nil),                // 2: synmesh.v1.Mesh
-	(*MeasurementFile)(nil),     // 3: synmesh.v1.MeasurementFile
-	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
-	(AddressFamily)(0),          // 5: synmesh.v1.AddressFamily
-	(Mode)(0),                   // 6: synmesh.v1.Mode
+	(MeasurementAction)(0),             // 0: synmesh.v1.MeasurementAction
+	(*Measurement)(nil),                // 1: synmesh.v1.Measurement
+	(*TargetList)(nil),                 // 2: synmesh.v1.TargetList
+	(*Mesh)(nil),                       // 3: synmesh.v1.Mesh
+	(*MeasurementFile)(nil),            // 4: synmesh.v1.MeasurementFile
+	(*StoredMeasurement)(nil),          // 5: synmesh.v1.StoredMeasurement
+	(*MeasurementStatus)(nil),          // 6: synmesh.v1.MeasurementStatus
+	(*MeasurementRefusal)(nil),         // 7: synmesh.v1.MeasurementRefusal
+	(*ApplyMeasurementsRequest)(nil),   // 8: synmesh.v1.ApplyMeasurementsRequest
+	(*ApplyMeasurementsResponse)(nil),  // 9: synmesh.v1.ApplyMeasurementsResponse
+	(*MeasurementChange)(nil),          // 10: synmesh.v1.MeasurementChange
+	(*ListMeasurementsRequest)(nil),    // 11: synmesh.v1.ListMeasurementsRequest
+	(*ListMeasurementsResponse)(nil),   // 12: synmesh.v1.ListMeasurementsResponse
+	(*GetMeasurementRequest)(nil),      // 13: synmesh.v1.GetMeasurementRequest
+	(*GetMeasurementResponse)(nil),     // 14: synmesh.v1.GetMeasurementResponse
+	(*DeleteMeasurementsRequest)(nil),  // 15: synmesh.v1.DeleteMeasurementsRequest
+	(*DeleteMeasurementsResponse)(nil), // 16: synmesh.v1.DeleteMeasurementsResponse
+	(*GetTimetableRequest)(nil),        // 17: synmesh.v1.GetTimetableRequest
+	(*GetTimetableResponse)(nil),       // 18: synmesh.v1.GetTimetableResponse
+	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
+	(AddressFamily)(0),                 // 20: synmesh.v1.AddressFamily
+	(Mode)(0),                          // 21: synmesh.v1.Mode
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(*Timetable)(nil),                  // 23: synmesh.v1.Timetable
 }
 var file_synmesh_v1_measurement_proto_depIdxs = []int32{
-	1, // 0: synmesh.v1.Measurement.targets:type_name -> synmesh.v1.TargetList
-	2, // 1: synmesh.v1.Measurement.mesh:type_name -> synmesh.v1.Mesh
-	4, // 2: synmesh.v1.Measurement.interval:type_name -> google.protobuf.Duration
-	4, // 3: synmesh.v1.Measurement.timeout:type_name -> google.protobuf.Duration
-	5, // 4: synmesh.v1.Measurement.family:type_name -> synmesh.v1.AddressFamily
-	6, // 5: synmesh.v1.Measurement.mode:type_name -> synmesh.v1.Mode
-	0, // 6: synmesh.v1.MeasurementFile.measurements:type_name -> synmesh.v1.Measurement
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	2,  // 0: synmesh.v1.Measurement.targets:type_name -> synmesh.v1.TargetList
+	3,  // 1: synmesh.v1.Measurement.mesh:type_name -> synmesh.v1.Mesh
+	19, // 2: synmesh.v1.Measurement.interval:type_name -> google.protobuf.Duration
+	19, // 3: synmesh.v1.Measurement.timeout:type_name -> google.protobuf.Duration
+	20, // 4: synmesh.v1.Measurement.family:type_name -> synmesh.v1.AddressFamily
+	21, // 5: synmesh.v1.Measurement.mode:type_name -> synmesh.v1.Mode
+	22, // 6: synmesh.v1.Measurement.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 7: synmesh.v1.MeasurementFile.measurements:type_name -> synmesh.v1.Measurement
+	1,  // 8: synmesh.v1.StoredMeasurement.measurement:type_name -> synmesh.v1.Measurement
+	6,  // 9: synmesh.v1.StoredMeasurement.status:type_name -> synmesh.v1.MeasurementStatus
+	7,  // 10: synmesh.v1.MeasurementStatus.refusals:type_name -> synmesh.v1.MeasurementRefusal
+	1,  // 11: synmesh.v1.ApplyMeasurementsRequest.measurements:type_name -> synmesh.v1.Measurement
+	10, // 12: synmesh.v1.ApplyMeasurementsResponse.changes:type_name -> synmesh.v1.MeasurementChange
+	0,  // 13: synmesh.v1.MeasurementChange.action:type_name -> synmesh.v1.MeasurementAction
+	1,  // 14: synmesh.v1.MeasurementChange.before:type_name -> synmesh.v1.Measurement
+	1,  // 15: synmesh.v1.MeasurementChange.after:type_name -> synmesh.v1.Measurement
+	5,  // 16: synmesh.v1.ListMeasurementsResponse.measurements:type_name -> synmesh.v1.StoredMeasurement
+	5,  // 17: synmesh.v1.GetMeasurementResponse.measurement:type_name -> synmesh.v1.StoredMeasurement
+	23, // 18: synmesh.v1.GetTimetableResponse.timetable:type_name -> synmesh.v1.Timetable
+	8,  // 19: synmesh.v1.MeasurementService.ApplyMeasurements:input_type -> synmesh.v1.ApplyMeasurementsRequest
+	11, // 20: synmesh.v1.MeasurementService.ListMeasurements:input_type -> synmesh.v1.ListMeasurementsRequest
+	13, // 21: synmesh.v1.MeasurementService.GetMeasurement:input_type -> synmesh.v1.GetMeasurementRequest
+	15, // 22: synmesh.v1.MeasurementService.DeleteMeasurements:input_type -> synmesh.v1.DeleteMeasurementsRequest
+	17, // 23: synmesh.v1.MeasurementService.GetTimetable:input_type -> synmesh.v1.GetTimetableRequest
+	9,  // 24: synmesh.v1.MeasurementService.ApplyMeasurements:output_type -> synmesh.v1.ApplyMeasurementsResponse
+	12, // 25: synmesh.v1.MeasurementService.ListMeasurements:output_type -> synmesh.v1.ListMeasurementsResponse
+	14, // 26: synmesh.v1.MeasurementService.GetMeasurement:output_type -> synmesh.v1.GetMeasurementResponse
+	16, // 27: synmesh.v1.MeasurementService.DeleteMeasurements:output_type -> synmesh.v1.DeleteMeasurementsResponse
+	18, // 28: synmesh.v1.MeasurementService.GetTimetable:output_type -> synmesh.v1.GetTimetableResponse
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_measurement_proto_init() }
@@ -384,6 +1382,7 @@ func file_synmesh_v1_measurement_proto_init() {
 	if File_synmesh_v1_measurement_proto != nil {
 		return
 	}
+	file_synmesh_v1_agent_proto_init()
 	file_synmesh_v1_probe_proto_init()
 	file_synmesh_v1_measurement_proto_msgTypes[0].OneofWrappers = []any{
 		(*Measurement_Targets)(nil),
@@ -394,13 +1393,14 @@ func file_synmesh_v1_measurement_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_measurement_proto_rawDesc), len(file_synmesh_v1_measurement_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      1,
+			NumMessages:   18,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_synmesh_v1_measurement_proto_goTypes,
 		DependencyIndexes: file_synmesh_v1_measurement_proto_depIdxs,
+		EnumInfos:         file_synmesh_v1_measurement_proto_enumTypes,
 		MessageInfos:      file_synmesh_v1_measurement_proto_msgTypes,
 	}.Build()
 	File_synmesh_v1_measurement_proto = out.File

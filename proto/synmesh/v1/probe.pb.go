@@ -205,8 +205,13 @@ type ProbeSpec struct {
 	Retries int32 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
 	// The times between probes are drawn from an exponential distribution with
 	// the mean of interval (RFC 2330).
-	Poisson       bool     `protobuf:"varint,9,opt,name=poisson,proto3" json:"poisson,omitempty"`
-	Sending       *Sending `protobuf:"bytes,10,opt,name=sending,proto3" json:"sending,omitempty"`
+	Poisson bool     `protobuf:"varint,9,opt,name=poisson,proto3" json:"poisson,omitempty"`
+	Sending *Sending `protobuf:"bytes,10,opt,name=sending,proto3" json:"sending,omitempty"`
+	// By what fraction of interval, at the most, each probe is late on purpose, at
+	// random; not with poisson.
+	Jitter float64 `protobuf:"fixed64,11,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// How long the first probe waits, so that agents do not begin at once.
+	Phase         *durationpb.Duration `protobuf:"bytes,12,opt,name=phase,proto3" json:"phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -311,6 +316,20 @@ func (x *ProbeSpec) GetSending() *Sending {
 	return nil
 }
 
+func (x *ProbeSpec) GetJitter() float64 {
+	if x != nil {
+		return x.Jitter
+	}
+	return 0
+}
+
+func (x *ProbeSpec) GetPhase() *durationpb.Duration {
+	if x != nil {
+		return x.Phase
+	}
+	return nil
+}
+
 // Sending says how packets are to leave, where that is not left to the host.
 type Sending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -402,7 +421,7 @@ const file_synmesh_v1_probe_proto_rawDesc = "" +
 	"\x06Target\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x8e\x02R\x04name\x12\"\n" +
-	"\aaddress\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\aaddress\"\xbd\x03\n" +
+	"\aaddress\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x8e\x02R\aaddress\"\x9f\x04\n" +
 	"\tProbeSpec\x128\n" +
 	"\atargets\x18\x01 \x03(\v2\x12.synmesh.v1.TargetB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\atargets\x12\x14\n" +
@@ -415,7 +434,9 @@ const file_synmesh_v1_probe_proto_rawDesc = "" +
 	"\aretries\x18\b \x01(\x05R\aretries\x12\x18\n" +
 	"\apoisson\x18\t \x01(\bR\apoisson\x12-\n" +
 	"\asending\x18\n" +
-	" \x01(\v2\x13.synmesh.v1.SendingR\asending\"\x9c\x01\n" +
+	" \x01(\v2\x13.synmesh.v1.SendingR\asending\x12/\n" +
+	"\x06jitter\x18\v \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xe0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x06jitter\x12/\n" +
+	"\x05phase\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05phase\"\x9c\x01\n" +
 	"\aSending\x12\x1f\n" +
 	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18<R\x06source\x12%\n" +
 	"\tinterface\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x0fR\tinterface\x12\x1b\n" +
@@ -461,11 +482,12 @@ var file_synmesh_v1_probe_proto_depIdxs = []int32{
 	0, // 3: synmesh.v1.ProbeSpec.family:type_name -> synmesh.v1.AddressFamily
 	1, // 4: synmesh.v1.ProbeSpec.mode:type_name -> synmesh.v1.Mode
 	4, // 5: synmesh.v1.ProbeSpec.sending:type_name -> synmesh.v1.Sending
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 6: synmesh.v1.ProbeSpec.phase:type_name -> google.protobuf.Duration
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_probe_proto_init() }

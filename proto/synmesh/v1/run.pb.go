@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -26,7 +27,11 @@ type RunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *ProbeSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Which agents probe, as in "dc=nyc,!canary"; empty: all that are connected.
-	Selector      string `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	Selector string `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	// The run ends when for so long no message of Attend has come, which tells sooner
+	// than a dead connection does that the client is gone; the first may take 5 s.
+	// Absent: the connection alone counts, which a controller tests every 20 s.
+	AttendWithin  *durationpb.Duration `protobuf:"bytes,3,opt,name=attend_within,json=attendWithin,proto3" json:"attend_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -73,6 +78,13 @@ func (x *RunRequest) GetSelector() string {
 		return x.Selector
 	}
 	return ""
+}
+
+func (x *RunRequest) GetAttendWithin() *durationpb.Duration {
+	if x != nil {
+		return x.AttendWithin
+	}
+	return nil
 }
 
 type RunResponse struct {
@@ -335,16 +347,98 @@ func (x *RunAgentEnded) GetError() string {
 	return ""
 }
 
+type AttendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "runs/{run}".
+	Run           string `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttendRequest) Reset() {
+	*x = AttendRequest{}
+	mi := &file_synmesh_v1_run_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttendRequest) ProtoMessage() {}
+
+func (x *AttendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_run_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttendRequest.ProtoReflect.Descriptor instead.
+func (*AttendRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_run_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AttendRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+type AttendResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttendResponse) Reset() {
+	*x = AttendResponse{}
+	mi := &file_synmesh_v1_run_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttendResponse) ProtoMessage() {}
+
+func (x *AttendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_run_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttendResponse.ProtoReflect.Descriptor instead.
+func (*AttendResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_run_proto_rawDescGZIP(), []int{6}
+}
+
 var File_synmesh_v1_run_proto protoreflect.FileDescriptor
 
 const file_synmesh_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"\x14synmesh/v1/run.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16synmesh/v1/probe.proto\x1a\x17synmesh/v1/result.proto\"e\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16synmesh/v1/probe.proto\x1a\x17synmesh/v1/result.proto\"\xb8\x01\n" +
 	"\n" +
 	"RunRequest\x121\n" +
 	"\x04spec\x18\x01 \x01(\v2\x15.synmesh.v1.ProbeSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12$\n" +
-	"\bselector\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\bselector\"\xbe\x01\n" +
+	"\bselector\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\bselector\x12Q\n" +
+	"\rattend_within\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b<2\x05\x10\x80\xc2\xd7/R\fattendWithin\"\xbe\x01\n" +
 	"\vRunResponse\x122\n" +
 	"\astarted\x18\x01 \x01(\v2\x16.synmesh.v1.RunStartedH\x00R\astarted\x122\n" +
 	"\aresults\x18\x02 \x01(\v2\x16.synmesh.v1.RunResultsH\x00R\aresults\x12<\n" +
@@ -361,10 +455,14 @@ const file_synmesh_v1_run_proto_rawDesc = "" +
 	"\rRunAgentEnded\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x18\n" +
 	"\amissing\x18\x02 \x01(\x04R\amissing\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2F\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"*\n" +
+	"\rAttendRequest\x12\x19\n" +
+	"\x03run\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18dR\x03run\"\x10\n" +
+	"\x0eAttendResponse2\x89\x01\n" +
 	"\n" +
 	"RunService\x128\n" +
-	"\x03Run\x12\x16.synmesh.v1.RunRequest\x1a\x17.synmesh.v1.RunResponse0\x01B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
+	"\x03Run\x12\x16.synmesh.v1.RunRequest\x1a\x17.synmesh.v1.RunResponse0\x01\x12A\n" +
+	"\x06Attend\x12\x19.synmesh.v1.AttendRequest\x1a\x1a.synmesh.v1.AttendResponse(\x01B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
 
 var (
 	file_synmesh_v1_run_proto_rawDescOnce sync.Once
@@ -378,29 +476,35 @@ func file_synmesh_v1_run_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_run_proto_rawDescData
 }
 
-var file_synmesh_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_synmesh_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_synmesh_v1_run_proto_goTypes = []any{
-	(*RunRequest)(nil),    // 0: synmesh.v1.RunRequest
-	(*RunResponse)(nil),   // 1: synmesh.v1.RunResponse
-	(*RunStarted)(nil),    // 2: synmesh.v1.RunStarted
-	(*RunResults)(nil),    // 3: synmesh.v1.RunResults
-	(*RunAgentEnded)(nil), // 4: synmesh.v1.RunAgentEnded
-	(*ProbeSpec)(nil),     // 5: synmesh.v1.ProbeSpec
-	(*Result)(nil),        // 6: synmesh.v1.Result
+	(*RunRequest)(nil),          // 0: synmesh.v1.RunRequest
+	(*RunResponse)(nil),         // 1: synmesh.v1.RunResponse
+	(*RunStarted)(nil),          // 2: synmesh.v1.RunStarted
+	(*RunResults)(nil),          // 3: synmesh.v1.RunResults
+	(*RunAgentEnded)(nil),       // 4: synmesh.v1.RunAgentEnded
+	(*AttendRequest)(nil),       // 5: synmesh.v1.AttendRequest
+	(*AttendResponse)(nil),      // 6: synmesh.v1.AttendResponse
+	(*ProbeSpec)(nil),           // 7: synmesh.v1.ProbeSpec
+	(*durationpb.Duration)(nil), // 8: google.protobuf.Duration
+	(*Result)(nil),              // 9: synmesh.v1.Result
 }
 var file_synmesh_v1_run_proto_depIdxs = []int32{
-	5, // 0: synmesh.v1.RunRequest.spec:type_name -> synmesh.v1.ProbeSpec
-	2, // 1: synmesh.v1.RunResponse.started:type_name -> synmesh.v1.RunStarted
-	3, // 2: synmesh.v1.RunResponse.results:type_name -> synmesh.v1.RunResults
-	4, // 3: synmesh.v1.RunResponse.agent_ended:type_name -> synmesh.v1.RunAgentEnded
-	6, // 4: synmesh.v1.RunResults.results:type_name -> synmesh.v1.Result
-	0, // 5: synmesh.v1.RunService.Run:input_type -> synmesh.v1.RunRequest
-	1, // 6: synmesh.v1.RunService.Run:output_type -> synmesh.v1.RunResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 0: synmesh.v1.RunRequest.spec:type_name -> synmesh.v1.ProbeSpec
+	8, // 1: synmesh.v1.RunRequest.attend_within:type_name -> google.protobuf.Duration
+	2, // 2: synmesh.v1.RunResponse.started:type_name -> synmesh.v1.RunStarted
+	3, // 3: synmesh.v1.RunResponse.results:type_name -> synmesh.v1.RunResults
+	4, // 4: synmesh.v1.RunResponse.agent_ended:type_name -> synmesh.v1.RunAgentEnded
+	9, // 5: synmesh.v1.RunResults.results:type_name -> synmesh.v1.Result
+	0, // 6: synmesh.v1.RunService.Run:input_type -> synmesh.v1.RunRequest
+	5, // 7: synmesh.v1.RunService.Attend:input_type -> synmesh.v1.AttendRequest
+	1, // 8: synmesh.v1.RunService.Run:output_type -> synmesh.v1.RunResponse
+	6, // 9: synmesh.v1.RunService.Attend:output_type -> synmesh.v1.AttendResponse
+	8, // [8:10] is the sub-list for method output_type
+	6, // [6:8] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_run_proto_init() }
@@ -421,7 +525,7 @@ func file_synmesh_v1_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_run_proto_rawDesc), len(file_synmesh_v1_run_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

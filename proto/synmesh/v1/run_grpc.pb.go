@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RunService_Run_FullMethodName = "/synmesh.v1.RunService/Run"
+	RunService_Run_FullMethodName    = "/synmesh.v1.RunService/Run"
+	RunService_Attend_FullMethodName = "/synmesh.v1.RunService/Attend"
 )
 
 // RunServiceClient is the client API for RunService service.
@@ -32,6 +33,9 @@ type RunServiceClient interface {
 	// result is stored before it is sent. The run ends with the stream: when
 	// every agent is done, or as soon as the client goes away.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunResponse], error)
+	// Attend says that somebody still waits for a run, with each message. A client that
+	// has asked for it by RunRequest.attend_within keeps calling beside Run.
+	Attend(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AttendRequest, AttendResponse], error)
 }
 
 type runServiceClient struct {
@@ -61,6 +65,19 @@ func (c *runServiceClient) Run(ctx context.Context, in *RunRequest, opts ...grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RunService_RunClient = grpc.ServerStreamingClient[RunResponse]
 
+func (c *runServiceClient) Attend(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AttendRequest, AttendResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RunService_ServiceDesc.Streams[1], RunService_Attend_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AttendRequest, AttendResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunService_AttendClient = grpc.ClientStreamingClient[AttendRequest, AttendResponse]
+
 // RunServiceServer is the server API for RunService service.
 // All implementations must embed UnimplementedRunServiceServer
 // for forward compatibility.
@@ -71,6 +88,9 @@ type RunServiceServer interface {
 	// result is stored before it is sent. The run ends with the stream: when
 	// every agent is done, or as soon as the client goes away.
 	Run(*RunRequest, grpc.ServerStreamingServer[RunResponse]) error
+	// Attend says that somebody still waits for a run, with each message. A client that
+	// has asked for it by RunRequest.attend_within keeps calling beside Run.
+	Attend(grpc.ClientStreamingServer[AttendRequest, AttendResponse]) error
 	mustEmbedUnimplementedRunServiceServer()
 }
 
@@ -83,6 +103,9 @@ type UnimplementedRunServiceServer struct{}
 
 func (UnimplementedRunServiceServer) Run(*RunRequest, grpc.ServerStreamingServer[RunResponse]) error {
 	return status.Error(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedRunServiceServer) Attend(grpc.ClientStreamingServer[AttendRequest, AttendResponse]) error {
+	return status.Error(codes.Unimplemented, "method Attend not implemented")
 }
 func (UnimplementedRunServiceServer) mustEmbedUnimplementedRunServiceServer() {}
 func (UnimplementedRunServiceServer) testEmbeddedByValue()                    {}
@@ -116,6 +139,13 @@ func _RunService_Run_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RunService_RunServer = grpc.ServerStreamingServer[RunResponse]
 
+func _RunService_Attend_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RunServiceServer).Attend(&grpc.GenericServerStream[AttendRequest, AttendResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunService_AttendServer = grpc.ClientStreamingServer[AttendRequest, AttendResponse]
+
 // RunService_ServiceDesc is the grpc.ServiceDesc for RunService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -128,6 +158,11 @@ var RunService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Run",
 			Handler:       _RunService_Run_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Attend",
+			Handler:       _RunService_Attend_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "synmesh/v1/run.proto",
