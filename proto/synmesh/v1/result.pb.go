@@ -912,8 +912,10 @@ type MatrixRequest struct {
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// The label that rows and columns are grouped by, such as "dc".
 	GroupBy string `protobuf:"bytes,2,opt,name=group_by,json=groupBy,proto3" json:"group_by,omitempty"`
-	// The time that is looked back. Absent: 5 minutes.
-	Window        *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	// The time that is looked back, in whole minutes. Absent: 5 minutes.
+	Window *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	// The label that columns are grouped by; empty: as rows are.
+	ColumnsBy     string `protobuf:"bytes,4,opt,name=columns_by,json=columnsBy,proto3" json:"columns_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -969,12 +971,21 @@ func (x *MatrixRequest) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *MatrixRequest) GetColumnsBy() string {
+	if x != nil {
+		return x.ColumnsBy
+	}
+	return ""
+}
+
 type MatrixResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The groups in order; every cell's row and column is one of them.
+	// The groups of rows in order; every cell's row is one of them.
 	Groups []string `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Pairs of groups between which there are results.
-	Cells         []*MatrixCell `protobuf:"bytes,2,rep,name=cells,proto3" json:"cells,omitempty"`
+	Cells []*MatrixCell `protobuf:"bytes,2,rep,name=cells,proto3" json:"cells,omitempty"`
+	// The groups of columns in order.
+	Columns       []string `protobuf:"bytes,3,rep,name=columns,proto3" json:"columns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1019,6 +1030,13 @@ func (x *MatrixResponse) GetGroups() []string {
 func (x *MatrixResponse) GetCells() []*MatrixCell {
 	if x != nil {
 		return x.Cells
+	}
+	return nil
+}
+
+func (x *MatrixResponse) GetColumns() []string {
+	if x != nil {
+		return x.Columns
 	}
 	return nil
 }
@@ -1135,6 +1153,728 @@ func (x *MatrixCell) GetMax() *durationpb.Duration {
 	return nil
 }
 
+// SeriesFilter says of which series something is wanted. A series is the results
+// of one source, one agent and one target. What is empty is not asked for.
+type SeriesFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "runs/{run}" or "measurements/{measurement}".
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Agents that probed, as in "dc=nyc,!canary"; labels are those of now. Agents that
+	// are not connected have none, and are found by their names.
+	Agents string `protobuf:"bytes,2,opt,name=agents,proto3" json:"agents,omitempty"`
+	// Names of targets.
+	Targets []string `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Targets that are agents, as agents. Together with targets: either.
+	TargetAgents string `protobuf:"bytes,4,opt,name=target_agents,json=targetAgents,proto3" json:"target_agents,omitempty"`
+	// The flow's source port; 0: all.
+	LocalPort     uint32 `protobuf:"varint,5,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeriesFilter) Reset() {
+	*x = SeriesFilter{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeriesFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeriesFilter) ProtoMessage() {}
+
+func (x *SeriesFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeriesFilter.ProtoReflect.Descriptor instead.
+func (*SeriesFilter) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SeriesFilter) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SeriesFilter) GetAgents() string {
+	if x != nil {
+		return x.Agents
+	}
+	return ""
+}
+
+func (x *SeriesFilter) GetTargets() []string {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *SeriesFilter) GetTargetAgents() string {
+	if x != nil {
+		return x.TargetAgents
+	}
+	return ""
+}
+
+func (x *SeriesFilter) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+type QueryRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *SeriesFilter          `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// By the agents' clocks. Absent: an hour ago. It is rounded down to a whole minute unless
+	// step or by_flow asks for less.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Absent: now. It is rounded up as start_time is down.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Absent: all of the time is one step. At most 100,000 steps. One that is not in whole
+	// minutes needs the single results, which are not kept as long as what sums them up.
+	Step *durationpb.Duration `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	// Of the round trips, each 0 to 1, such as 0.5 and 0.99; within 1 % of the exact ones.
+	Quantiles []float64 `protobuf:"fixed64,5,rep,packed,name=quantiles,proto3" json:"quantiles,omitempty"`
+	// Each flow by itself, told by its source port. It needs the single results.
+	ByFlow bool `protobuf:"varint,6,opt,name=by_flow,json=byFlow,proto3" json:"by_flow,omitempty"`
+	// Series, or flows, at most 1,000; 0: 100.
+	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The last response's next_page_token; all other fields as they were.
+	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryRequest) Reset() {
+	*x = QueryRequest{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryRequest) ProtoMessage() {}
+
+func (x *QueryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryRequest.ProtoReflect.Descriptor instead.
+func (*QueryRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *QueryRequest) GetFilter() *SeriesFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetQuantiles() []float64 {
+	if x != nil {
+		return x.Quantiles
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetByFlow() bool {
+	if x != nil {
+		return x.ByFlow
+	}
+	return false
+}
+
+func (x *QueryRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *QueryRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type QueryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of source, agent, target and flow.
+	Series []*SeriesSummary `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	// Empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryResponse) Reset() {
+	*x = QueryResponse{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryResponse) ProtoMessage() {}
+
+func (x *QueryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryResponse.ProtoReflect.Descriptor instead.
+func (*QueryResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *QueryResponse) GetSeries() []*SeriesSummary {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *QueryResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// SeriesSummary sums up a series, or one of its flows.
+type SeriesSummary struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Agent  string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Target string                 `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	// The flow's source port, if flows were asked for.
+	LocalPort uint32 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	// In the order of time; those without a result are left out.
+	Steps         []*StepSummary `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeriesSummary) Reset() {
+	*x = SeriesSummary{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeriesSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeriesSummary) ProtoMessage() {}
+
+func (x *SeriesSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeriesSummary.ProtoReflect.Descriptor instead.
+func (*SeriesSummary) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SeriesSummary) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SeriesSummary) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *SeriesSummary) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *SeriesSummary) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+func (x *SeriesSummary) GetSteps() []*StepSummary {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// StepSummary sums up the results of one stretch of time.
+type StepSummary struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	StartTime   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	Sent        int64                  `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	Open        int64                  `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
+	Closed      int64                  `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"`
+	Unreachable int64                  `protobuf:"varint,5,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
+	Timeout     int64                  `protobuf:"varint,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Error       int64                  `protobuf:"varint,7,opt,name=error,proto3" json:"error,omitempty"`
+	// 0 to 1: probes the target did not answer, of those that did not fail on our
+	// side; absent if all did.
+	Loss *float64 `protobuf:"fixed64,8,opt,name=loss,proto3,oneof" json:"loss,omitempty"`
+	// Results with a round trip, which the rest is about; without one it is absent.
+	Timed int64                `protobuf:"varint,9,opt,name=timed,proto3" json:"timed,omitempty"`
+	Min   *durationpb.Duration `protobuf:"bytes,10,opt,name=min,proto3" json:"min,omitempty"`
+	Mean  *durationpb.Duration `protobuf:"bytes,11,opt,name=mean,proto3" json:"mean,omitempty"`
+	Max   *durationpb.Duration `protobuf:"bytes,12,opt,name=max,proto3" json:"max,omitempty"`
+	// By how much the 99th percentile is above the minimum (RFC 5481, section 4.2).
+	DelayVariation *durationpb.Duration `protobuf:"bytes,13,opt,name=delay_variation,json=delayVariation,proto3" json:"delay_variation,omitempty"`
+	// In the order of the request's.
+	Quantiles     []*durationpb.Duration `protobuf:"bytes,14,rep,name=quantiles,proto3" json:"quantiles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepSummary) Reset() {
+	*x = StepSummary{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepSummary) ProtoMessage() {}
+
+func (x *StepSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepSummary.ProtoReflect.Descriptor instead.
+func (*StepSummary) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StepSummary) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *StepSummary) GetSent() int64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *StepSummary) GetOpen() int64 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *StepSummary) GetClosed() int64 {
+	if x != nil {
+		return x.Closed
+	}
+	return 0
+}
+
+func (x *StepSummary) GetUnreachable() int64 {
+	if x != nil {
+		return x.Unreachable
+	}
+	return 0
+}
+
+func (x *StepSummary) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *StepSummary) GetError() int64 {
+	if x != nil {
+		return x.Error
+	}
+	return 0
+}
+
+func (x *StepSummary) GetLoss() float64 {
+	if x != nil && x.Loss != nil {
+		return *x.Loss
+	}
+	return 0
+}
+
+func (x *StepSummary) GetTimed() int64 {
+	if x != nil {
+		return x.Timed
+	}
+	return 0
+}
+
+func (x *StepSummary) GetMin() *durationpb.Duration {
+	if x != nil {
+		return x.Min
+	}
+	return nil
+}
+
+func (x *StepSummary) GetMean() *durationpb.Duration {
+	if x != nil {
+		return x.Mean
+	}
+	return nil
+}
+
+func (x *StepSummary) GetMax() *durationpb.Duration {
+	if x != nil {
+		return x.Max
+	}
+	return nil
+}
+
+func (x *StepSummary) GetDelayVariation() *durationpb.Duration {
+	if x != nil {
+		return x.DelayVariation
+	}
+	return nil
+}
+
+func (x *StepSummary) GetQuantiles() []*durationpb.Duration {
+	if x != nil {
+		return x.Quantiles
+	}
+	return nil
+}
+
+type WatchRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *SeriesFilter          `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Of a WatchResponse or an ExportResponse; what was stored after it follows. Empty: from now on.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchRequest) GetFilter() *SeriesFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// WatchResponse comes when there are results, and at least every 10 s.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order they were stored; maybe none.
+	Results []*Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// To go on after these. It means the same with each filter, and to each controller of this history.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Results may be missing before these: older than the history keeps, or in a damaged file.
+	Gap           bool `protobuf:"varint,3,opt,name=gap,proto3" json:"gap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WatchResponse) GetResults() []*Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetGap() bool {
+	if x != nil {
+		return x.Gap
+	}
+	return false
+}
+
+type ExportRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *SeriesFilter          `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// By the time the controller stored the result. Absent: an hour ago.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Absent: now.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Of an ExportResponse that was the last to come; then start_time is not looked at.
+	Cursor        string `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRequest) Reset() {
+	*x = ExportRequest{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRequest) ProtoMessage() {}
+
+func (x *ExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
+func (*ExportRequest) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExportRequest) GetFilter() *SeriesFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ExportRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ExportRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ExportRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+type ExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order they were stored.
+	Results []*Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// To go on after these.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse) Reset() {
+	*x = ExportResponse{}
+	mi := &file_synmesh_v1_result_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse) ProtoMessage() {}
+
+func (x *ExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_result_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
+func (*ExportResponse) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_result_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExportResponse) GetResults() []*Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *ExportResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
 var File_synmesh_v1_result_proto protoreflect.FileDescriptor
 
 const file_synmesh_v1_result_proto_rawDesc = "" +
@@ -1201,14 +1941,17 @@ const file_synmesh_v1_result_proto_rawDesc = "" +
 	"page_token\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\tpageToken\"k\n" +
 	"\x13ListResultsResponse\x12,\n" +
 	"\aresults\x18\x01 \x03(\v2\x12.synmesh.v1.ResultR\aresults\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9b\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc4\x01\n" +
 	"\rMatrixRequest\x12!\n" +
 	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06source\x12$\n" +
-	"\bgroup_by\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\agroupBy\x12A\n" +
-	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\x06window\"V\n" +
+	"\bgroup_by\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\agroupBy\x12B\n" +
+	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80Ή\x1e*\x00R\x06window\x12&\n" +
+	"\n" +
+	"columns_by\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\tcolumnsBy\"p\n" +
 	"\x0eMatrixResponse\x12\x16\n" +
 	"\x06groups\x18\x01 \x03(\tR\x06groups\x12,\n" +
-	"\x05cells\x18\x02 \x03(\v2\x16.synmesh.v1.MatrixCellR\x05cells\"\xa6\x02\n" +
+	"\x05cells\x18\x02 \x03(\v2\x16.synmesh.v1.MatrixCellR\x05cells\x12\x18\n" +
+	"\acolumns\x18\x03 \x03(\tR\acolumns\"\xa6\x02\n" +
 	"\n" +
 	"MatrixCell\x12\x10\n" +
 	"\x03row\x18\x01 \x01(\tR\x03row\x12\x16\n" +
@@ -1219,7 +1962,70 @@ const file_synmesh_v1_result_proto_rawDesc = "" +
 	"\x03min\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03min\x12+\n" +
 	"\x03p50\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
 	"\x03p99\x18\b \x01(\v2\x19.google.protobuf.DurationR\x03p99\x12+\n" +
-	"\x03max\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03max*\x89\x01\n" +
+	"\x03max\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xd8\x01\n" +
+	"\fSeriesFilter\x12\x1f\n" +
+	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18dR\x06source\x12 \n" +
+	"\x06agents\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06agents\x12,\n" +
+	"\atargets\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x8e\x02R\atargets\x12-\n" +
+	"\rtarget_agents\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\ftargetAgents\x12(\n" +
+	"\n" +
+	"local_port\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\tlocalPort\"\x98\x03\n" +
+	"\fQueryRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.synmesh.v1.SeriesFilterR\x06filter\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12;\n" +
+	"\x04step\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x062\x04\x10\xc0\x84=R\x04step\x12<\n" +
+	"\tquantiles\x18\x05 \x03(\x01B\x1e\xbaH\x1b\x92\x01\x18\x10\x14\"\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\tquantiles\x12\x17\n" +
+	"\aby_flow\x18\x06 \x01(\bR\x06byFlow\x12'\n" +
+	"\tpage_size\x18\a \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"j\n" +
+	"\rQueryResponse\x121\n" +
+	"\x06series\x18\x01 \x03(\v2\x19.synmesh.v1.SeriesSummaryR\x06series\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa3\x01\n" +
+	"\rSeriesSummary\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\x04 \x01(\rR\tlocalPort\x12-\n" +
+	"\x05steps\x18\x05 \x03(\v2\x17.synmesh.v1.StepSummaryR\x05steps\"\x98\x04\n" +
+	"\vStepSummary\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x12\n" +
+	"\x04sent\x18\x02 \x01(\x03R\x04sent\x12\x12\n" +
+	"\x04open\x18\x03 \x01(\x03R\x04open\x12\x16\n" +
+	"\x06closed\x18\x04 \x01(\x03R\x06closed\x12 \n" +
+	"\vunreachable\x18\x05 \x01(\x03R\vunreachable\x12\x18\n" +
+	"\atimeout\x18\x06 \x01(\x03R\atimeout\x12\x14\n" +
+	"\x05error\x18\a \x01(\x03R\x05error\x12\x17\n" +
+	"\x04loss\x18\b \x01(\x01H\x00R\x04loss\x88\x01\x01\x12\x14\n" +
+	"\x05timed\x18\t \x01(\x03R\x05timed\x12+\n" +
+	"\x03min\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03min\x12-\n" +
+	"\x04mean\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04mean\x12+\n" +
+	"\x03max\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03max\x12B\n" +
+	"\x0fdelay_variation\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0edelayVariation\x127\n" +
+	"\tquantiles\x18\x0e \x03(\v2\x19.google.protobuf.DurationR\tquantilesB\a\n" +
+	"\x05_loss\"b\n" +
+	"\fWatchRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.synmesh.v1.SeriesFilterR\x06filter\x12 \n" +
+	"\x06cursor\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06cursor\"g\n" +
+	"\rWatchResponse\x12,\n" +
+	"\aresults\x18\x01 \x03(\v2\x12.synmesh.v1.ResultR\aresults\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x10\n" +
+	"\x03gap\x18\x03 \x01(\bR\x03gap\"\xd5\x01\n" +
+	"\rExportRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.synmesh.v1.SeriesFilterR\x06filter\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12 \n" +
+	"\x06cursor\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06cursor\"V\n" +
+	"\x0eExportResponse\x12,\n" +
+	"\aresults\x18\x01 \x03(\v2\x12.synmesh.v1.ResultR\aresults\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor*\x89\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fOUTCOME_OPEN\x10\x01\x12\x12\n" +
@@ -1242,10 +2048,13 @@ const file_synmesh_v1_result_proto_rawDesc = "" +
 	"\x12ENDING_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eENDING_ORDERLY\x10\x01\x12\x10\n" +
 	"\fENDING_RESET\x10\x02\x12\x13\n" +
-	"\x0fENDING_UNCLOSED\x10\x032\xa0\x01\n" +
+	"\x0fENDING_UNCLOSED\x10\x032\xe1\x02\n" +
 	"\rResultService\x12N\n" +
 	"\vListResults\x12\x1e.synmesh.v1.ListResultsRequest\x1a\x1f.synmesh.v1.ListResultsResponse\x12?\n" +
-	"\x06Matrix\x12\x19.synmesh.v1.MatrixRequest\x1a\x1a.synmesh.v1.MatrixResponseB7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
+	"\x06Matrix\x12\x19.synmesh.v1.MatrixRequest\x1a\x1a.synmesh.v1.MatrixResponse\x12<\n" +
+	"\x05Query\x12\x18.synmesh.v1.QueryRequest\x1a\x19.synmesh.v1.QueryResponse\x12>\n" +
+	"\x05Watch\x12\x18.synmesh.v1.WatchRequest\x1a\x19.synmesh.v1.WatchResponse0\x01\x12A\n" +
+	"\x06Export\x12\x19.synmesh.v1.ExportRequest\x1a\x1a.synmesh.v1.ExportResponse0\x01B7Z5github.com/synmesh/synmesh/proto/synmesh/v1;synmeshv1b\x06proto3"
 
 var (
 	file_synmesh_v1_result_proto_rawDescOnce sync.Once
@@ -1260,7 +2069,7 @@ func file_synmesh_v1_result_proto_rawDescGZIP() []byte {
 }
 
 var file_synmesh_v1_result_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_synmesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_synmesh_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_synmesh_v1_result_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: synmesh.v1.Outcome
 	(Stamp)(0),                    // 1: synmesh.v1.Stamp
@@ -1276,43 +2085,76 @@ var file_synmesh_v1_result_proto_goTypes = []any{
 	(*MatrixRequest)(nil),         // 11: synmesh.v1.MatrixRequest
 	(*MatrixResponse)(nil),        // 12: synmesh.v1.MatrixResponse
 	(*MatrixCell)(nil),            // 13: synmesh.v1.MatrixCell
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*SeriesFilter)(nil),          // 14: synmesh.v1.SeriesFilter
+	(*QueryRequest)(nil),          // 15: synmesh.v1.QueryRequest
+	(*QueryResponse)(nil),         // 16: synmesh.v1.QueryResponse
+	(*SeriesSummary)(nil),         // 17: synmesh.v1.SeriesSummary
+	(*StepSummary)(nil),           // 18: synmesh.v1.StepSummary
+	(*WatchRequest)(nil),          // 19: synmesh.v1.WatchRequest
+	(*WatchResponse)(nil),         // 20: synmesh.v1.WatchResponse
+	(*ExportRequest)(nil),         // 21: synmesh.v1.ExportRequest
+	(*ExportResponse)(nil),        // 22: synmesh.v1.ExportResponse
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_synmesh_v1_result_proto_depIdxs = []int32{
 	2,  // 0: synmesh.v1.Retry.lost:type_name -> synmesh.v1.Lost
-	14, // 1: synmesh.v1.Retry.waited:type_name -> google.protobuf.Duration
+	23, // 1: synmesh.v1.Retry.waited:type_name -> google.protobuf.Duration
 	3,  // 2: synmesh.v1.Close.ending:type_name -> synmesh.v1.Ending
-	14, // 3: synmesh.v1.Close.ack:type_name -> google.protobuf.Duration
-	14, // 4: synmesh.v1.Close.fin:type_name -> google.protobuf.Duration
-	15, // 5: synmesh.v1.Result.time:type_name -> google.protobuf.Timestamp
+	23, // 3: synmesh.v1.Close.ack:type_name -> google.protobuf.Duration
+	23, // 4: synmesh.v1.Close.fin:type_name -> google.protobuf.Duration
+	24, // 5: synmesh.v1.Result.time:type_name -> google.protobuf.Timestamp
 	0,  // 6: synmesh.v1.Result.outcome:type_name -> synmesh.v1.Outcome
-	14, // 7: synmesh.v1.Result.rtt:type_name -> google.protobuf.Duration
+	23, // 7: synmesh.v1.Result.rtt:type_name -> google.protobuf.Duration
 	1,  // 8: synmesh.v1.Result.stamp:type_name -> synmesh.v1.Stamp
-	14, // 9: synmesh.v1.Result.lateness:type_name -> google.protobuf.Duration
-	14, // 10: synmesh.v1.Result.host_delay:type_name -> google.protobuf.Duration
+	23, // 9: synmesh.v1.Result.lateness:type_name -> google.protobuf.Duration
+	23, // 10: synmesh.v1.Result.host_delay:type_name -> google.protobuf.Duration
 	4,  // 11: synmesh.v1.Result.syn_ack:type_name -> synmesh.v1.SynAck
 	7,  // 12: synmesh.v1.Result.icmp:type_name -> synmesh.v1.Icmp
 	5,  // 13: synmesh.v1.Result.retry:type_name -> synmesh.v1.Retry
 	6,  // 14: synmesh.v1.Result.close:type_name -> synmesh.v1.Close
-	15, // 15: synmesh.v1.ListResultsRequest.start_time:type_name -> google.protobuf.Timestamp
-	15, // 16: synmesh.v1.ListResultsRequest.end_time:type_name -> google.protobuf.Timestamp
+	24, // 15: synmesh.v1.ListResultsRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 16: synmesh.v1.ListResultsRequest.end_time:type_name -> google.protobuf.Timestamp
 	8,  // 17: synmesh.v1.ListResultsResponse.results:type_name -> synmesh.v1.Result
-	14, // 18: synmesh.v1.MatrixRequest.window:type_name -> google.protobuf.Duration
+	23, // 18: synmesh.v1.MatrixRequest.window:type_name -> google.protobuf.Duration
 	13, // 19: synmesh.v1.MatrixResponse.cells:type_name -> synmesh.v1.MatrixCell
-	14, // 20: synmesh.v1.MatrixCell.min:type_name -> google.protobuf.Duration
-	14, // 21: synmesh.v1.MatrixCell.p50:type_name -> google.protobuf.Duration
-	14, // 22: synmesh.v1.MatrixCell.p99:type_name -> google.protobuf.Duration
-	14, // 23: synmesh.v1.MatrixCell.max:type_name -> google.protobuf.Duration
-	9,  // 24: synmesh.v1.ResultService.ListResults:input_type -> synmesh.v1.ListResultsRequest
-	11, // 25: synmesh.v1.ResultService.Matrix:input_type -> synmesh.v1.MatrixRequest
-	10, // 26: synmesh.v1.ResultService.ListResults:output_type -> synmesh.v1.ListResultsResponse
-	12, // 27: synmesh.v1.ResultService.Matrix:output_type -> synmesh.v1.MatrixResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	23, // 20: synmesh.v1.MatrixCell.min:type_name -> google.protobuf.Duration
+	23, // 21: synmesh.v1.MatrixCell.p50:type_name -> google.protobuf.Duration
+	23, // 22: synmesh.v1.MatrixCell.p99:type_name -> google.protobuf.Duration
+	23, // 23: synmesh.v1.MatrixCell.max:type_name -> google.protobuf.Duration
+	14, // 24: synmesh.v1.QueryRequest.filter:type_name -> synmesh.v1.SeriesFilter
+	24, // 25: synmesh.v1.QueryRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 26: synmesh.v1.QueryRequest.end_time:type_name -> google.protobuf.Timestamp
+	23, // 27: synmesh.v1.QueryRequest.step:type_name -> google.protobuf.Duration
+	17, // 28: synmesh.v1.QueryResponse.series:type_name -> synmesh.v1.SeriesSummary
+	18, // 29: synmesh.v1.SeriesSummary.steps:type_name -> synmesh.v1.StepSummary
+	24, // 30: synmesh.v1.StepSummary.start_time:type_name -> google.protobuf.Timestamp
+	23, // 31: synmesh.v1.StepSummary.min:type_name -> google.protobuf.Duration
+	23, // 32: synmesh.v1.StepSummary.mean:type_name -> google.protobuf.Duration
+	23, // 33: synmesh.v1.StepSummary.max:type_name -> google.protobuf.Duration
+	23, // 34: synmesh.v1.StepSummary.delay_variation:type_name -> google.protobuf.Duration
+	23, // 35: synmesh.v1.StepSummary.quantiles:type_name -> google.protobuf.Duration
+	14, // 36: synmesh.v1.WatchRequest.filter:type_name -> synmesh.v1.SeriesFilter
+	8,  // 37: synmesh.v1.WatchResponse.results:type_name -> synmesh.v1.Result
+	14, // 38: synmesh.v1.ExportRequest.filter:type_name -> synmesh.v1.SeriesFilter
+	24, // 39: synmesh.v1.ExportRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 40: synmesh.v1.ExportRequest.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 41: synmesh.v1.ExportResponse.results:type_name -> synmesh.v1.Result
+	9,  // 42: synmesh.v1.ResultService.ListResults:input_type -> synmesh.v1.ListResultsRequest
+	11, // 43: synmesh.v1.ResultService.Matrix:input_type -> synmesh.v1.MatrixRequest
+	15, // 44: synmesh.v1.ResultService.Query:input_type -> synmesh.v1.QueryRequest
+	19, // 45: synmesh.v1.ResultService.Watch:input_type -> synmesh.v1.WatchRequest
+	21, // 46: synmesh.v1.ResultService.Export:input_type -> synmesh.v1.ExportRequest
+	10, // 47: synmesh.v1.ResultService.ListResults:output_type -> synmesh.v1.ListResultsResponse
+	12, // 48: synmesh.v1.ResultService.Matrix:output_type -> synmesh.v1.MatrixResponse
+	16, // 49: synmesh.v1.ResultService.Query:output_type -> synmesh.v1.QueryResponse
+	20, // 50: synmesh.v1.ResultService.Watch:output_type -> synmesh.v1.WatchResponse
+	22, // 51: synmesh.v1.ResultService.Export:output_type -> synmesh.v1.ExportResponse
+	47, // [47:52] is the sub-list for method output_type
+	42, // [42:47] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_result_proto_init() }
@@ -1321,13 +2163,14 @@ func file_synmesh_v1_result_proto_init() {
 		return
 	}
 	file_synmesh_v1_result_proto_msgTypes[0].OneofWrappers = []any{}
+	file_synmesh_v1_result_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_result_proto_rawDesc), len(file_synmesh_v1_result_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   10,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

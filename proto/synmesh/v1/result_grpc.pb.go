@@ -21,6 +21,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ResultService_ListResults_FullMethodName = "/synmesh.v1.ResultService/ListResults"
 	ResultService_Matrix_FullMethodName      = "/synmesh.v1.ResultService/Matrix"
+	ResultService_Query_FullMethodName       = "/synmesh.v1.ResultService/Query"
+	ResultService_Watch_FullMethodName       = "/synmesh.v1.ResultService/Watch"
+	ResultService_Export_FullMethodName      = "/synmesh.v1.ResultService/Export"
 )
 
 // ResultServiceClient is the client API for ResultService service.
@@ -34,6 +37,14 @@ type ResultServiceClient interface {
 	// Matrix groups results by a label of the agent on one side and a label of
 	// the probed agent on the other.
 	Matrix(ctx context.Context, in *MatrixRequest, opts ...grpc.CallOption) (*MatrixResponse, error)
+	// Query sums up results in steps of time: quantiles, counts and loss of each series.
+	Query(ctx context.Context, in *QueryRequest, opts ...grpc.CallOption) (*QueryResponse, error)
+	// Watch streams results as they are stored, from a cursor on or from now, until
+	// the client goes away. Whoever goes on from the last cursor gets every
+	// result once, whatever became of the connection or the controller meanwhile.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// Export streams the single results of a stretch of time, oldest first, and ends.
+	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error)
 }
 
 type resultServiceClient struct {
@@ -64,6 +75,54 @@ func (c *resultServiceClient) Matrix(ctx context.Context, in *MatrixRequest, opt
 	return out, nil
 }
 
+func (c *resultServiceClient) Query(ctx context.Context, in *QueryRequest, opts ...grpc.CallOption) (*QueryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QueryResponse)
+	err := c.cc.Invoke(ctx, ResultService_Query_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *resultServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ResultService_ServiceDesc.Streams[0], ResultService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ResultService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
+func (c *resultServiceClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ResultService_ServiceDesc.Streams[1], ResultService_Export_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRequest, ExportResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ResultService_ExportClient = grpc.ServerStreamingClient[ExportResponse]
+
 // ResultServiceServer is the server API for ResultService service.
 // All implementations must embed UnimplementedResultServiceServer
 // for forward compatibility.
@@ -75,6 +134,14 @@ type ResultServiceServer interface {
 	// Matrix groups results by a label of the agent on one side and a label of
 	// the probed agent on the other.
 	Matrix(context.Context, *MatrixRequest) (*MatrixResponse, error)
+	// Query sums up results in steps of time: quantiles, counts and loss of each series.
+	Query(context.Context, *QueryRequest) (*QueryResponse, error)
+	// Watch streams results as they are stored, from a cursor on or from now, until
+	// the client goes away. Whoever goes on from the last cursor gets every
+	// result once, whatever became of the connection or the controller meanwhile.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// Export streams the single results of a stretch of time, oldest first, and ends.
+	Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error
 	mustEmbedUnimplementedResultServiceServer()
 }
 
@@ -90,6 +157,15 @@ func (UnimplementedResultServiceServer) ListResults(context.Context, *ListResult
 }
 func (UnimplementedResultServiceServer) Matrix(context.Context, *MatrixRequest) (*MatrixResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Matrix not implemented")
+}
+func (UnimplementedResultServiceServer) Query(context.Context, *QueryRequest) (*QueryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Query not implemented")
+}
+func (UnimplementedResultServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedResultServiceServer) Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error {
+	return status.Error(codes.Unimplemented, "method Export not implemented")
 }
 func (UnimplementedResultServiceServer) mustEmbedUnimplementedResultServiceServer() {}
 func (UnimplementedResultServiceServer) testEmbeddedByValue()                       {}
@@ -148,6 +224,46 @@ func _ResultService_Matrix_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ResultService_Query_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ResultServiceServer).Query(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ResultService_Query_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ResultServiceServer).Query(ctx, req.(*QueryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ResultService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ResultServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ResultService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
+func _ResultService_Export_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ResultServiceServer).Export(m, &grpc.GenericServerStream[ExportRequest, ExportResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ResultService_ExportServer = grpc.ServerStreamingServer[ExportResponse]
+
 // ResultService_ServiceDesc is the grpc.ServiceDesc for ResultService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -163,7 +279,22 @@ var ResultService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Matrix",
 			Handler:    _ResultService_Matrix_Handler,
 		},
+		{
+			MethodName: "Query",
+			Handler:    _ResultService_Query_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Watch",
+			Handler:       _ResultService_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Export",
+			Handler:       _ResultService_Export_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "synmesh/v1/result.proto",
 }
