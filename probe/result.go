@@ -35,7 +35,9 @@ type Result struct {
 	HostDelay time.Duration
 	// NeighbourLookup says that the kernel did not know the link-layer address of
 	// the first hop, and asked for it (RFC 826, RFC 4861) while the SYN waited. That time is in
-	// HostDelay and not in RTT. Only the engine of raw sockets tells, and not in a sweep of many targets.
+	// HostDelay and not in RTT. The engine of raw sockets sends a warm-up before a target's first
+	// probe, so it is said only where that was not answered in time, or the
+	// address was forgotten later; and not in a sweep of many targets.
 	NeighbourLookup bool
 	// Drops counts packets that the capture lost while this probe was in
 	// flight. An answer may be among them, so that a probe without one is an Error then.

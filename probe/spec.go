@@ -131,8 +131,8 @@ func (s *Spec) Validate() error {
 // Probes returns how many probes the Spec asks for, or 0 if it has no end.
 func (s *Spec) Probes() int { return s.Count * len(s.Targets) * s.Flows }
 
-// Length returns how long the Spec takes at the most, once begun, or 0 if it
-// has no end.
+// Length returns how long the Spec takes at the most, once begun and without the
+// second that a warm-up may take, or 0 if it has no end.
 func (s *Spec) Length() time.Duration {
 	if s.Count == 0 {
 		return 0

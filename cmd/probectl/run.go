@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +25,7 @@ type runFlags struct {
 	mode     probe.Mode
 	retries  int
 	poisson  bool
+	jitter   float64
 	sending  probe.Sending
 	source   string
 	failIf   string
@@ -70,6 +70,7 @@ The agents that --from selects do the measuring, as in --from dc=nyc or
 	fs.TextVar(&f.mode, "mode", probe.HalfOpen, "half-open; full: open the connection and close it in order; or connect: have the kernel do it, which needs no privilege")
 	fs.IntVar(&f.retries, "retries", 0, "how often a SYN is sent again that is not answered: after 1 s, then 2 s, then 4 s")
 	fs.BoolVar(&f.poisson, "poisson", false, "draw the times between probes from an exponential distribution with the mean of --interval")
+	fs.Float64Var(&f.jitter, "jitter", 0, fmt.Sprintf("send each probe late at random, by up to this fraction of --interval; 0 to %v", probe.MaxJitter))
 	fs.StringVar(&f.source, "source", "", "address to send from, one of the probing host's (as its routes say)")
 	fs.StringVar(&f.sending.Interface, "interface", "", "device to leave by (as the routes say)")
 	fs.Uint8Var(&f.sending.DSCP, "dscp", 0, "differentiated services code point, 0 to 63")
@@ -77,8 +78,7 @@ The agents that --from selects do the measuring, as in --from dc=nyc or
 	fs.BoolVar(&f.sending.ECN, "ecn", false, "offer explicit congestion notification")
 	fs.StringVar(&f.failIf, "fail-if", "", "exit with 1 if a condition holds of any line of the summary, as in 'p99>5ms,loss>1%'")
 	fs.StringVar(&f.pcap, "pcap", "", "file to write the packets to, as pcapng for Wireshark; from this host only")
-	a.output = asTable
-	fs.VarP(&a.output, "output", "o", "form of the output: "+strings.Join(formats, ", "))
+	a.outputFlag(c)
 	return c
 }
 
@@ -95,7 +95,7 @@ func (f *runFlags) ports() bool {
 // spec checks the flags.
 func (f *runFlags) spec(fleet bool) (probe.Spec, error) {
 	s := probe.Spec{Count: f.count, Interval: time.Duration(f.interval), Timeout: time.Duration(f.timeout), Flows: f.flows, Mode: f.mode, Retries: f.retries,
-		Poisson: f.poisson, Sending: f.sending}
+		Poisson: f.poisson, Jitter: f.jitter, Sending: f.sending}
 	if f.source != "" {
 		var err error
 		if s.Sending.Source, err = netip.ParseAddr(f.source); err != nil {

@@ -220,7 +220,7 @@ func (t *task) say(f *flight, c *conn, flags packet.Flags, seq uint32) error {
 		Seq: seq, Ack: c.next, Flags: flags, Window: 502, // 64256 bytes, scaled by 7
 	}
 	if f.answer.synAck.Timestamps {
-		s.Options = packet.Options{Timestamps: true, TSVal: t.engine.nextTSVal(), TSEcr: c.echo}
+		s.Options = packet.Options{Timestamps: true, TSVal: t.engine.tick() + f.ahead, TSEcr: c.echo}
 	}
 	b, err := packet.AppendTCP(nil, &s)
 	if err != nil {

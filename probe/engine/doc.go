@@ -7,5 +7,8 @@
 // A SYN's initial sequence number is a keyed hash of its addresses and its
 // number (RFC 6528), and an answer counts only if addresses, ports and
 // acknowledgement all fit; so engines and processes that probe the same target
-// never take each other's answers.
+// never take each other's answers. A SYN-ACK with timestamps has to echo one of the
+// probe's own as well, which is a keyed hash of its addresses and ports plus a clock
+// (RFC 7323 section 7.1): who forges one without seeing our SYNs has to guess 64 bits,
+// and one without timestamps, or a RST, 32.
 package engine

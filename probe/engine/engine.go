@@ -25,7 +25,8 @@ type Engine struct {
 	tap     *rawsock.Tap       // nil in quiet mode
 	stamps  []*stamper         // of the senders; in tap mode one for both
 	ports   *ports
-	tsval   atomic.Uint32 // of the last segment
+	key     [16]byte      // of timestamps' offsets
+	ticks   atomic.Uint32 // of the last segment
 	probes  atomic.Uint64 // begun
 	stopped chan struct{} // closed when Run returns
 	packet  packet.Packet // handle's own
@@ -42,15 +43,18 @@ type Engine struct {
 // stamper knows when segments left.
 type stamper struct {
 	source interface { // a rawsock.Sender or a rawsock.Tap
-		Stamps(func(stamp int64, packet []byte)) error
+		Stamps(func(stamp, hardware int64, packet []byte)) error
 	}
 	awaited atomic.Int64 // segments sent and not seen to leave
 }
 
 // Stats counts what an Engine has seen since it was made.
 type Stats struct {
-	// Sent is the number of SYNs that the kernel took.
+	// Sent is the number of SYNs that the kernel took, warm-ups among them.
 	Sent uint64
+	// WarmUps are SYNs that went ahead of a target's first probe, to have the
+	// kernel look for a neighbour.
+	WarmUps uint64
 	// Duplicates are further answers to a probe that was answered.
 	Duplicates uint64
 	// Challenges are ACKs that answer a SYN (RFC 5961): the target, or a
@@ -59,6 +63,9 @@ type Stats struct {
 	// Strays are packets to our ports that answer no probe: late, forged, or
 	// for another process.
 	Strays uint64
+	// Mistrusted are round trips by the device's stamps that cannot be, so that
+	// the kernel's were taken.
+	Mistrusted uint64
 	// Drops are packets that the capture had no room for.
 	Drops uint64
 }
@@ -72,10 +79,10 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("port range %d-%d is empty", cfg.Ports.First, cfg.Ports.Last)
 	}
 	e := &Engine{
-		cfg: cfg, born: time.Now(), seed: maphash.MakeSeed(), ports: newPorts(cfg.Ports),
+		cfg: cfg, born: time.Now(), seed: maphash.MakeSeed(), key: offsetKey(), ports: newPorts(cfg.Ports),
 		stopped: make(chan struct{}), table: make(map[uint32]*flight), conns: make(map[pair]*flight), challenged: make(map[pair]time.Duration),
 	}
-	e.tsval.Store(milliseconds())
+	e.ticks.Store(milliseconds())
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -109,6 +116,7 @@ func (e *Engine) open() (err error) {
 			e.stamps = append(e.stamps, &stamper{source: s})
 		}
 	}
+	e.wantHardware()
 	return nil
 }
 
@@ -156,23 +164,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.ports.drain()
 	return errors.Join(err, e.closeOthers())
 }
-
-// nextTSVal returns a timestamp that no other segment has, and that rises
-// over the lives of engines on this host as well: the milliseconds of the wall
-// clock, or one more than the last.
-func (e *Engine) nextTSVal() uint32 {
-	for {
-		last, next := e.tsval.Load(), milliseconds()
-		if int32(next-last) <= 0 {
-			next = last + 1
-		}
-		if e.tsval.CompareAndSwap(last, next) {
-			return next
-		}
-	}
-}
-
-func milliseconds() uint32 { return uint32(time.Now().UnixMilli()) }
 
 // Stats returns the counts so far.
 func (e *Engine) Stats() Stats {

@@ -299,16 +299,16 @@ func TestPortsInUseArePassedOverAndGivenBack(t *testing.T) {
 		must(t, err)
 		defer taken.Close()
 		p := newPorts(rawsock.PortRange{First: 61000, Last: 61003})
-		three, err := p.lease(3)
+		three, err := p.lease(3, true)
 		must(t, err)
 		if got := []uint16{three[0].Port, three[1].Port, three[2].Port}; !slices.Equal(got, []uint16{61000, 61002, 61003}) {
 			t.Errorf("ports %v", got)
 		}
-		if _, err := p.lease(1); err == nil || err.Error() != "1 source ports are wanted, and only 0 of 61000-61003 are free" {
+		if _, err := p.lease(1, true); err == nil || err.Error() != "1 source ports are wanted, and only 0 of 61000-61003 are free" {
 			t.Errorf("error %v", err)
 		}
 		must(t, p.release(three))
-		again, err := p.lease(1)
+		again, err := p.lease(1, true)
 		must(t, err)
 		if again[0].Port != 61000 {
 			t.Errorf("port %d", again[0].Port)

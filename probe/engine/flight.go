@@ -19,10 +19,12 @@ type flight struct {
 	slot   int  // of the schedule
 	local  uint16
 	isn    uint32
+	ahead  uint32        // of the clock are its timestamps; see tick
 	due    time.Duration // by the monotonic clock
 	drops  uint64        // of the capture, when it was begun
 	behind bool          // the one before had not been answered when it was begun
 	lookup bool          // the kernel has to look for a neighbour first
+	warmUp bool          // it is no probe, and goes ahead of one
 
 	// The task's own.
 	stage int          // the queue that it waits in
@@ -39,34 +41,33 @@ type flight struct {
 
 // transmission is one SYN of a flight.
 type transmission struct {
-	tsval  uint32
-	called reading // before the kernel was asked to send
-	sent   int64   // stamp; 0 while it is unknown
+	tsval    uint32
+	called   reading // before the kernel was asked to send
+	sent     int64   // stamp; 0 while it is unknown
+	hardware int64   // the device's, if there is one
 }
 
 // answer is what came back.
 type answer struct {
-	outcome probe.Outcome // 0 while there is none
-	stamp   int64
-	read    reading
-	drops   uint64 // of the capture by then
-	to      int    // the SYN that the answer names, counted from 1; 0 if it names none
-	synAck  probe.SynAck
-	tsval   uint32 // of a SYN-ACK with timestamps
-	icmp    probe.ICMP
+	outcome  probe.Outcome // 0 while there is none
+	stamp    int64
+	hardware int64 // the device's, if there is one
+	read     reading
+	drops    uint64 // of the capture by then
+	to       int    // the SYN that the answer names, counted from 1; 0 if it names none
+	synAck   probe.SynAck
+	tsval    uint32 // of a SYN-ACK with timestamps
+	icmp     probe.ICMP
 }
 
 // enter gives the flight an initial sequence number that no other flight has,
 // and puts it into the table. The lock is held.
 func (e *Engine) enter(f *flight) {
-	var b [46]byte
-	src, dst := f.way.src.As16(), f.target.plain.Addr().As16()
-	copy(b[:], src[:])
-	copy(b[16:], dst[:])
-	binary.NativeEndian.PutUint16(b[32:], f.local)
-	binary.NativeEndian.PutUint16(b[34:], f.target.plain.Port())
+	of := f.tuple()
+	var b [len(of) + 8]byte
+	copy(b[:], of[:])
 	for {
-		binary.NativeEndian.PutUint64(b[38:], e.probes.Add(1))
+		binary.NativeEndian.PutUint64(b[len(of):], e.probes.Add(1))
 		f.isn = uint32(maphash.Bytes(e.seed, b[:]))
 		if e.table[f.isn] == nil {
 			break
@@ -80,7 +81,7 @@ func (e *Engine) enter(f *flight) {
 // connection stays in the table until that is closed. The lock is held.
 func (e *Engine) complete(f *flight) {
 	f.done = true
-	if f.task.spec.Mode != probe.Full || f.answer.outcome != probe.Open {
+	if !f.full() || f.answer.outcome != probe.Open {
 		e.leave(f)
 	}
 	e.hand(f)
@@ -161,7 +162,7 @@ func (f *flight) result(now reading, drops uint64) probe.Result {
 		r.Retry = f.retry()
 	}
 	if r.Timed() {
-		r.RTT = time.Duration(a.stamp - from.sent)
+		r.RTT, r.Stamp = f.roundTrip()
 	}
 	return r
 }

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -21,12 +22,18 @@ import (
 	"github.com/synmesh/synmesh/probe/packet"
 )
 
-// forgedWindow marks what a storm sends, so that one that was taken for an answer shows.
-const forgedWindow = 666
+// The windows mark what a storm sends, so that one that was taken for an answer
+// shows: one that claims to echo our timestamp, and one that has none to echo.
+const (
+	echoWindow = 666
+	muteWindow = 667
+)
 
-// byChance is how many may guess a number of 32 bits of one of some hundred
-// probes that are under way: of ten million packets, hardly one does.
-const byChance = 3
+// byChance is how many without a timestamp may guess a number of 32 bits. A
+// million of five that rain is for the ports and addresses of one of some hundred
+// probes that are under way: one of thirty storms hits once. Of those
+// that have to guess the timestamp as well, none does in a thousand million storms.
+const byChance = 1
 
 func TestForgedAnswersAreNeverTaken(t *testing.T) {
 	weather(t, 300_000)
@@ -53,8 +60,11 @@ func weather(t *testing.T, total uint64) {
 	}
 	storm := rain(t, n, total, DefaultPorts.First)
 	storm.log(t, "to the ports that probes leave from")
-	if storm.accepted > byChance || calm.accepted > 0 {
-		t.Errorf("%d forged SYN-ACKs were taken for answers", storm.accepted+calm.accepted)
+	if storm.echoes > 0 || calm.echoes > 0 {
+		t.Errorf("%d forged SYN-ACKs with a timestamp were taken for answers", storm.echoes+calm.echoes)
+	}
+	if storm.mutes > byChance || calm.mutes > 0 {
+		t.Errorf("%d forged SYN-ACKs without a timestamp were taken for answers", storm.mutes+calm.mutes)
 	}
 	if storm.results != storm.probes || calm.results != calm.probes {
 		t.Errorf("%d of %d results, without the storm %d of %d", storm.results, storm.probes, calm.results, calm.probes)
@@ -66,7 +76,7 @@ func weather(t *testing.T, total uint64) {
 		t.Errorf("%d answers were lost without a drop that explains it, without the storm %d", storm.unexplained, calm.unexplained)
 	}
 	counted, dropped := storm.stats.Strays+storm.stats.Duplicates, storm.stats.Drops
-	if counted > storm.sent || counted+dropped+storm.overflow+uint64(storm.accepted) < storm.sent {
+	if counted > storm.sent || counted+dropped+storm.overflow+uint64(storm.mutes) < storm.sent {
 		t.Errorf("of %d forged packets %d were counted, %d had no room in the capture and %d did not get that far", storm.sent, counted, dropped, storm.overflow)
 	}
 	if storm.sent < total || counted == 0 {
@@ -82,7 +92,8 @@ type forecast struct {
 	probes      int
 	results     int
 	open        int
-	accepted    int // forged
+	echoes      int // forged, with a timestamp to echo
+	mutes       int // forged, without
 	wrong       int // neither what the target does, nor a timeout, nor an error
 	timeouts    int // of the target that answers
 	errors      int
@@ -95,7 +106,7 @@ func (f *forecast) log(t *testing.T, what string) {
 	slices.Sort(f.rtts)
 	quantile := func(q int) time.Duration { return f.rtts[(len(f.rtts)-1)*q/100] }
 	t.Logf("%d packets %s in %v: %d results of %d probes, %d open, %d forged, %d timeouts and %d errors (%d unexplained), round trips p50 %v p99 %v max %v, overflow %d, %+v",
-		f.sent, what, f.took.Round(time.Millisecond), f.results, f.probes, f.open, f.accepted, f.timeouts, f.errors, f.unexplained,
+		f.sent, what, f.took.Round(time.Millisecond), f.results, f.probes, f.open, f.echoes+f.mutes, f.timeouts, f.errors, f.unexplained,
 		quantile(50), quantile(99), quantile(100), f.overflow, f.stats)
 }
 
@@ -135,8 +146,10 @@ func (f *forecast) add(r *probe.Result) {
 	f.results++
 	answers := r.Remote.Port() == 443
 	switch {
-	case r.Outcome == probe.Open && r.SynAck.Window == forgedWindow:
-		f.accepted++
+	case r.Outcome == probe.Open && r.SynAck.Window == echoWindow:
+		f.echoes++
+	case r.Outcome == probe.Open && r.SynAck.Window == muteWindow:
+		f.mutes++
 	case r.Outcome == probe.Open && answers:
 		f.open++
 		f.rtts = append(f.rtts, r.RTT)
@@ -178,10 +191,28 @@ func softnetDrops(t *testing.T) (sum uint64) {
 // storm sends forged SYN-ACKs to the near host, as fast as they go.
 type storm struct {
 	out     *injector
-	packets [][]byte
+	packets []forgery
 	msgs    []message
 	sent    atomic.Uint64
 	over    chan struct{}
+}
+
+// forgery is a packet whose numbers are drawn anew each time. Each stands twice
+// in it, once inverted, so that the checksum stays right.
+type forgery struct {
+	bytes         []byte
+	ack, notAck   []byte
+	echo, notEcho []byte // nil if it echoes no timestamp
+}
+
+func (f *forgery) draw(random *rand.Rand) {
+	ack, echo := random.Uint32(), random.Uint32()
+	binary.BigEndian.PutUint32(f.ack, ack)
+	binary.BigEndian.PutUint32(f.notAck, ^ack)
+	if f.echo != nil {
+		binary.BigEndian.PutUint32(f.echo, echo)
+		binary.BigEndian.PutUint32(f.notEcho, ^echo)
+	}
 }
 
 // message is the kernel's struct mmsghdr.
@@ -194,6 +225,7 @@ const stormBatch = 64
 
 // brew prepares the packets: from what is probed with a wrong acknowledgement,
 // from another port or another address of its, and to ports from first on.
+// Half of them echo a timestamp; of the rest, half have none, and half echo 0.
 func brew(t *testing.T, n network, first uint16) *storm {
 	t.Helper()
 	s := &storm{out: inject(t, n), msgs: make([]message, stormBatch), over: make(chan struct{})}
@@ -214,10 +246,9 @@ func brew(t *testing.T, n network, first uint16) *storm {
 		case 7:
 			dst = netip.AddrPortFrom(to, first+1+uint16(i)) // not probed from, but within the range
 		}
-		b, err := packet.AppendIP(nil, &packet.Segment{Src: src, Dst: dst, Ack: 1, Seq: ^uint32(1),
-			Flags: synAck, Window: forgedWindow, TTL: 57, Options: packet.Options{HasMSS: true, MSS: 1400}})
-		must(t, err)
-		s.packets = append(s.packets, b)
+		f := forge(t, packet.Segment{Src: src, Dst: dst}, i/16)
+		b := f.bytes
+		s.packets = append(s.packets, f)
 		address := &unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Protocol: s.out.to[i%2].Protocol,
 			Ifindex: int32(s.out.to[i%2].Ifindex), Halen: s.out.to[i%2].Halen, Addr: s.out.to[i%2].Addr}
 		h := &s.msgs[i].hdr
@@ -229,20 +260,40 @@ func brew(t *testing.T, n network, first uint16) *storm {
 	return s
 }
 
+// forge makes a SYN-ACK, in one of four ways to get past the check of timestamps.
+func forge(t *testing.T, s packet.Segment, way int) (f forgery) {
+	t.Helper()
+	const ack, echo = 0x5ca1ab1e, 0xdeadbea7
+	s.Ack, s.Seq, s.Flags, s.Window, s.TTL = ack, ^uint32(ack), synAck, muteWindow, 57
+	s.Options = packet.Options{HasMSS: true, MSS: 1400, Timestamps: way > 0, TSVal: ^uint32(0)}
+	if way > 1 {
+		s.Options.TSVal, s.Options.TSEcr, s.Window = ^uint32(echo), echo, echoWindow
+	}
+	var err error
+	f.bytes, err = packet.AppendIP(nil, &s)
+	must(t, err)
+	at := func(number uint32) []byte {
+		i := bytes.Index(f.bytes, binary.BigEndian.AppendUint32(nil, number))
+		if i < 0 || i%2 != 0 {
+			t.Fatalf("%#x stands at %d of %x", number, i, f.bytes)
+		}
+		return f.bytes[i:]
+	}
+	f.ack, f.notAck = at(ack), at(^uint32(ack))
+	if way > 1 {
+		f.echo, f.notEcho = at(echo), at(^uint32(echo))
+	}
+	return f
+}
+
 // begin sends so many packets, each with numbers of its own, and closes over then.
 func (s *storm) begin(total uint64) {
 	go func() {
 		defer close(s.over)
 		random := rand.New(rand.NewPCG(1, 2))
 		for s.sent.Load() < total {
-			for i, b := range s.packets {
-				tcp := 20
-				if i%2 == 1 {
-					tcp = 40
-				}
-				ack := random.Uint32()
-				binary.BigEndian.PutUint32(b[tcp+4:], ^ack) // so that the checksum stays right
-				binary.BigEndian.PutUint32(b[tcp+8:], ack)
+			for i := range s.packets {
+				s.packets[i].draw(random)
 			}
 			for rest := s.msgs; len(rest) > 0; {
 				n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.out.fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), 0, 0, 0)

@@ -15,38 +15,69 @@ func (t *task) launch(now reading) {
 	if len(t.batch) == 0 {
 		return
 	}
-	e := t.engine
 	kept := t.batch[:0]
 	for _, f := range t.batch {
-		err := f.target.unknown
-		if err == nil && f.target.way == nil {
-			f.target.way, err = t.ways.find(f.target)
-		}
-		if err == nil {
-			f.way = f.target.way
-			f.lookup = t.lookup(f.target, now.mono)
-			e.mu.Lock()
-			if t.spec.Mode == probe.Full {
-				if err = e.busy(f); err == nil {
-					e.conns[f.pair()] = f
-				}
-			}
-			if err == nil {
-				before := t.latest[f.slot]
-				f.behind = before != nil && !before.done && before.target == f.target
-				t.latest[f.slot] = f
-				e.enter(f)
-			}
-			e.mu.Unlock()
-		}
+		first, err := t.prepare(f, now)
 		if err != nil {
 			t.fail(f, now, err)
-			continue
+		} else if first != nil {
+			kept = append(kept, first)
 		}
-		kept = append(kept, f)
 	}
 	t.batch = kept
 	t.transmit()
+}
+
+// prepare puts a flight into the table and returns it. If it has to wait for a
+// warm-up, that takes its place, unless it is under way already.
+func (t *task) prepare(f *flight, now reading) (*flight, error) {
+	to := f.target
+	if to.unknown != nil {
+		return nil, to.unknown
+	}
+	if to.warming {
+		to.held = append(to.held, f)
+		return nil, nil
+	}
+	if to.way == nil {
+		var err error
+		if to.way, err = t.ways.find(to); err != nil {
+			return nil, err
+		}
+	}
+	f.way = to.way
+	f.lookup = t.lookup(to, now.mono)
+	if ahead := t.warmUp(f); ahead != nil {
+		f = ahead
+	}
+	return f, t.begin(f)
+}
+
+// begin puts a flight into the table.
+func (t *task) begin(f *flight) error {
+	e := t.engine
+	var before *flight // of the same addresses and ports
+	if b := t.latest[f.slot]; b != nil && !f.warmUp && b.target == f.target && b.way == f.way {
+		before, f.ahead = b, b.ahead
+	} else {
+		f.ahead = e.offset(f.tuple())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if f.full() {
+		if err := e.busy(f); err != nil {
+			return err
+		}
+		e.conns[f.pair()] = f
+	}
+	if f.warmUp {
+		e.stats.WarmUps++
+	} else {
+		f.behind = before != nil && !before.done
+		t.latest[f.slot] = f
+	}
+	e.enter(f)
+	return nil
 }
 
 // transmit sends a SYN of each flight in the batch, the first or another.
@@ -66,14 +97,16 @@ func (t *task) transmit() {
 		return answered
 	})
 	for _, f := range t.batch {
-		tsval, at := e.nextTSVal(), len(t.segments)
+		tsval, at := e.tick()+f.ahead, len(t.segments)
 		f.syns = append(f.syns, transmission{tsval: tsval, called: called})
 		t.segments = f.way.template.Append(t.segments, f.local, f.target.plain, f.isn, tsval)
 		t.datagrams = append(t.datagrams, t.datagram(f, t.segments[at:]))
 	}
 	e.mu.Unlock()
 	for _, f := range t.batch {
-		f.stage = len(f.syns) - 1
+		if f.stage = len(f.syns) - 1; f.warmUp {
+			f.stage = t.warmUpStage()
+		}
 		t.stages[f.stage].push(f, called.mono)
 	}
 	var sent uint64

@@ -23,6 +23,9 @@ var (
 	ackBelow = func(r *packet.Segment, _ *heard) { r.Ack-- }
 	ackNone  = func(r *packet.Segment, _ *heard) { r.Ack = 0 }
 	toFirst  = func(r *packet.Segment, h *heard) { r.Options.TSEcr = h.syns[0].Options.TSVal }
+	toOther  = func(r *packet.Segment, h *heard) { r.Options.TSEcr = h.syns[0].Options.TSVal + 1 }
+	toNone   = func(r *packet.Segment, _ *heard) { r.Options.TSEcr = 0 }
+	echoing  = func(r *packet.Segment, _ *heard) { r.Options = packet.Options{Timestamps: true, TSVal: 7, TSEcr: 8} }
 	mute     = func(r *packet.Segment, _ *heard) { r.Options.Timestamps = false }
 	// forged SYN-ACKs are right but for one thing.
 	fromPort  = func(r *packet.Segment, _ *heard) { r.Src = netip.AddrPortFrom(r.Src.Addr(), r.Src.Port()+1) }
@@ -64,6 +67,14 @@ func scenes(v6 bool) []scene {
 			plot: plot{"SYN 1": {seg(synAck, ackAbove), seg(synAck, ackBelow), seg(synAck, ackNone), seg(synAck)}}},
 		{name: "only SYN-ACKs that acknowledge something else", outcome: probe.Timeout, stats: Stats{Strays: 2}, resets: 2,
 			plot: plot{"SYN 1": {seg(synAck, ackAbove), seg(synAck, ackBelow)}}},
+		{name: "SYN-ACKs that echo another timestamp, then the right one", outcome: probe.Open, stats: Stats{Strays: 2}, resets: 3,
+			plot: plot{"SYN 1": {seg(synAck, toOther), seg(synAck, toOther, ackAbove), seg(synAck)}}},
+		{name: "only a SYN-ACK that echoes another timestamp", outcome: probe.Timeout, stats: Stats{Strays: 1}, resets: 1,
+			plot: plot{"SYN 1": {seg(synAck, toOther)}}},
+		{name: "a SYN-ACK that echoes no timestamp", plot: plot{"SYN 1": {seg(synAck, toNone)}}, outcome: probe.Open, resets: 1},
+		{name: "a SYN-ACK with all but timestamps", plot: plot{"SYN 1": {seg(synAck, mute)}}, outcome: probe.Open, resets: 1,
+			synAck: &probe.SynAck{Seq: targetISN, Window: 4321, MSS: 1400, WindowScale: 7, SACKPermitted: true, TTL: 57}},
+		{name: "a RST that echoes another timestamp", plot: plot{"SYN 1": {seg(packet.RST|packet.ACK, echoing)}}, outcome: probe.Closed}, // RFC 7323 section 3.2 asks a RST for no timestamps
 		{name: "RSTs that acknowledge something else, then a SYN-ACK", outcome: probe.Open, stats: Stats{Strays: 2}, resets: 1,
 			plot: plot{"SYN 1": {seg(packet.RST|packet.ACK, ackAbove), seg(packet.RST|packet.ACK, ackBelow), seg(synAck)}}},
 		{name: "a SYN-ACK three times", plot: plot{"SYN 1": {seg(synAck), seg(synAck).in(20 * time.Millisecond), seg(synAck).in(40 * time.Millisecond)}},
@@ -81,6 +92,9 @@ func scenes(v6 bool) []scene {
 			retry: &probe.Retry{Answered: 2, Lost: probe.LostSYN}, resets: 1},
 		{name: "a lost SYN-ACK", change: retried, plot: plot{"SYN 2": {seg(synAck, toFirst)}}, outcome: probe.Open, tries: 2,
 			retry: &probe.Retry{Answered: 1, Lost: probe.LostSYNACK}, untimed: true, resets: 1},
+		{name: "a SYN-ACK to one of two SYNs that echoes another timestamp, then one to the second", change: retried, outcome: probe.Open, tries: 2,
+			plot:  plot{"SYN 2": {seg(synAck, toOther), seg(synAck)}},
+			retry: &probe.Retry{Answered: 2, Lost: probe.LostSYN}, stats: Stats{Strays: 1}, resets: 2},
 		{name: "a SYN-ACK without timestamps to one of two SYNs", change: retried, plot: plot{"SYN 2": {seg(synAck, mute)}}, outcome: probe.Open, tries: 2,
 			synAck: &probe.SynAck{Seq: targetISN, Window: 4321, MSS: 1400, WindowScale: 7, SACKPermitted: true, TTL: 57},
 			retry:  &probe.Retry{}, untimed: true, resets: 1},

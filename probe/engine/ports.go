@@ -17,7 +17,7 @@ var errStopped = errors.New("the probe engine has stopped")
 type ports struct {
 	mu     sync.Mutex
 	within rawsock.PortRange
-	lent   map[uint16]bool
+	lent   map[uint16]bool // for probes, or else for warm-ups
 	closed bool
 	tasks  sync.WaitGroup
 }
@@ -26,8 +26,9 @@ func newPorts(within rawsock.PortRange) *ports {
 	return &ports{within: within, lent: make(map[uint16]bool)}
 }
 
-// lease takes the n lowest ports that are free in this engine and on the host.
-func (p *ports) lease(n int) ([]*rawsock.Guard, error) {
+// lease takes the n lowest ports that are free in this engine and on the host,
+// for probes or for warm-ups.
+func (p *ports) lease(n int, probes bool) ([]*rawsock.Guard, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -35,7 +36,7 @@ func (p *ports) lease(n int) ([]*rawsock.Guard, error) {
 	}
 	var guards []*rawsock.Guard
 	for port := int(p.within.First); port <= int(p.within.Last) && len(guards) < n; port++ {
-		if p.lent[uint16(port)] {
+		if _, lent := p.lent[uint16(port)]; lent {
 			continue
 		}
 		g, err := rawsock.HoldPort(uint16(port))
@@ -52,7 +53,7 @@ func (p *ports) lease(n int) ([]*rawsock.Guard, error) {
 		return nil, errors.Join(err, closeAll(guards))
 	}
 	for _, g := range guards {
-		p.lent[g.Port] = true
+		p.lent[g.Port] = probes
 	}
 	p.tasks.Add(1)
 	return guards, nil

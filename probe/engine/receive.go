@@ -42,7 +42,12 @@ func (e *Engine) handle(frames []rawsock.Frame, drops uint64) {
 	}
 }
 
-// takeTCP finds the flight that a segment is for.
+// takeTCP finds the flight that a segment is for. A SYN-ACK with timestamps
+// echoes that of our SYN (RFC 7323 section 3.2), so one that echoes what none of the
+// flight's SYNs had is not the target's. One that echoes 0 says what a stack
+// says that has nothing to echo, against the RFC, and is taken as if it had no timestamps:
+// refused, an open port would be reported as silent, and a forger who cannot
+// guess our timestamp would only leave the option out.
 func (e *Engine) takeTCP(s *packet.Segment, frame *rawsock.Frame, now reading) {
 	if f := e.conns[pair{s.Dst.Port(), s.Src}]; f != nil && f.conn.state != connNone {
 		before := f.conn
@@ -72,6 +77,10 @@ func (e *Engine) takeTCP(s *packet.Segment, frame *rawsock.Frame, now reading) {
 	}
 	if s.Options.Timestamps {
 		a.to = f.named(s.Options.TSEcr)
+	}
+	if a.outcome == probe.Open && a.to == 0 && s.Options.Timestamps && s.Options.TSEcr != 0 {
+		e.stats.Strays++
+		return
 	}
 	e.arrived(f, a, frame, now)
 }
@@ -109,15 +118,16 @@ func (e *Engine) arrived(f *flight, a answer, frame *rawsock.Frame, now reading)
 		e.stats.Duplicates++
 		return
 	}
-	a.stamp, a.read, a.drops = frame.Stamp, now, e.stats.Drops
+	a.stamp, a.hardware, a.read, a.drops = frame.Stamp, frame.Hardware, now, e.stats.Drops
 	f.answer = a
 	e.answered = append(e.answered, f)
 }
 
 // departed notes when a SYN or a FIN left. The last time counts: where it passes
 // several devices, that is the one nearest to the wire. It tells what is ours,
-// and what is seen for the first time.
-func (e *Engine) departed(s *packet.Segment, stamp int64) (ours, first bool) {
+// and what has its stamp for the first time. One by a device comes apart from the
+// kernel's, and later; that of a FIN is of no use.
+func (e *Engine) departed(s *packet.Segment, stamp, hardware int64) (ours, first bool) {
 	isn := s.Seq
 	if s.Flags&packet.FIN != 0 {
 		isn--
@@ -127,7 +137,7 @@ func (e *Engine) departed(s *packet.Segment, stamp int64) (ours, first bool) {
 		return false, false
 	}
 	if s.Flags&packet.FIN != 0 {
-		first = f.conn.finSent == 0
+		first = f.conn.finSent == 0 && stamp != 0
 		if first { // of several copies, the one that asked first
 			f.conn.finSent = stamp
 		}
@@ -136,6 +146,12 @@ func (e *Engine) departed(s *packet.Segment, stamp int64) (ours, first bool) {
 	n := f.named(s.Options.TSVal)
 	if n == 0 {
 		return false, false
+	}
+	if hardware != 0 {
+		f.syns[n-1].hardware = hardware
+	}
+	if stamp == 0 {
+		return true, false
 	}
 	first = f.syns[n-1].sent == 0
 	f.syns[n-1].sent = stamp
@@ -168,14 +184,14 @@ func (e *Engine) readStamps() {
 		if s.awaited.Load() <= 0 {
 			continue // spares a system call
 		}
-		err := s.source.Stamps(func(stamp int64, sent []byte) {
+		err := s.source.Stamps(func(stamp, hardware int64, sent []byte) {
 			// A header says how long it is, but where it begins has to be tried:
 			// other bytes may look like one, but not like one of a flight.
 			for _, size := range tailLens {
 				if seg.DecodeTail(sent, size) != nil {
 					continue
 				}
-				if ours, first := e.departed(&seg, stamp); ours {
+				if ours, first := e.departed(&seg, stamp, hardware); ours {
 					if first {
 						s.awaited.Add(-1)
 					}

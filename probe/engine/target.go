@@ -25,6 +25,9 @@ type target struct {
 	way     *way           // nil if it has to be looked up before the next probe
 	// neighbour is until when, by the monotonic clock, the first hop's is surely known.
 	neighbour time.Duration
+	begun     bool      // its first probe has been due
+	warming   bool      // a warm-up is under way
+	held      []*flight // what waits for that
 }
 
 func newTarget(name string, at *resolve.Address) *target {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,7 @@ func (e *Engine) Do(ctx context.Context, spec probe.Spec, emit func(*probe.Resul
 	if spec.Mode == probe.Connect {
 		return fmt.Errorf("mode %v is not this engine's", spec.Mode)
 	}
-	guards, err := e.ports.lease(spec.Flows)
+	guards, err := e.ports.lease(spec.Flows, true)
 	if err != nil {
 		return err
 	}
@@ -57,6 +58,7 @@ func (e *Engine) Do(ctx context.Context, spec probe.Spec, emit func(*probe.Resul
 	follower.Go(func() { t.follow(ctx, found) })
 	defer follower.Wait()
 	defer stop()
+	defer t.endWarmUps()
 	defer t.abandon()
 	return t.loop(ctx)
 }
@@ -76,12 +78,14 @@ type task struct {
 	pending  int       // probes begun without a result
 	latest   []*flight // of each slot
 	// stages are what flights wait for: the answer to the first SYN, to the
-	// second and so on, the end of the connection, the end of its TIME_WAIT.
+	// second and so on, the end of the connection, the end of its TIME_WAIT, the
+	// answer to a warm-up.
 	stages []queue
 	ready  []*flight     // of which the receiver knows more
 	wake   chan struct{} // says that ready is not empty
 	taken  []*flight     // what ready was, being looked at
 
+	warmUps   warmUps
 	ways      ways
 	batch     []*flight
 	segments  []byte
@@ -94,13 +98,14 @@ func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*pro
 	t.ways = ways{router: e.router, how: &t.spec.Sending, known: make(map[origin]*way)}
 	t.latest = make([]*flight, len(spec.Targets)*len(guards))
 	t.schedule = schedule.New(&t.spec, len(spec.Targets)*len(guards))
-	t.stages = make([]queue, spec.Retries+3)
+	t.stages = make([]queue, spec.Retries+4)
 	for i := range spec.Retries {
 		t.stages[i].wait = probe.Backoff(i+1) - probe.Backoff(i)
 	}
 	t.stages[spec.Retries].wait = spec.Timeout
 	t.stages[t.closingStage()].wait = spec.Timeout / maxFins
 	t.stages[t.timeWaitStage()].wait = timeWait
+	t.stages[t.warmUpStage()].wait = min(spec.Timeout, maxWarmUp)
 	return t
 }
 
@@ -160,10 +165,13 @@ func (t *task) loop(ctx context.Context) error {
 	}
 }
 
-// send begins the probes that are due, a batch at the most, and tells whether
-// there are more to come, and when.
+// send begins the probes that are due, a batch at the most, and those first that
+// were held back; it tells whether there are more to come, and when.
 func (t *task) send(now reading) (more bool, next time.Duration) {
-	t.batch = t.batch[:0]
+	released := t.warmUps.released
+	n := min(len(released), batchLen)
+	t.batch = append(t.batch[:0], released[:n]...)
+	t.warmUps.released = slices.Delete(released, 0, n)
 	next = now.mono
 	for len(t.batch) < batchLen {
 		var slot int
@@ -183,6 +191,9 @@ func (t *task) send(now reading) (more bool, next time.Duration) {
 		t.batch = append(t.batch, f)
 	}
 	t.launch(now)
+	if len(t.warmUps.released) > 0 {
+		return true, now.mono
+	}
 	return more, next
 }
 
@@ -257,7 +268,7 @@ func (t *task) takeReady() {
 	t.taken, t.ready = t.ready, t.taken[:0]
 	t.engine.mu.Unlock()
 	for i, f := range t.taken {
-		if t.spec.Mode == probe.Full && f.answer.outcome == probe.Open {
+		if f.full() && f.answer.outcome == probe.Open {
 			t.proceed(f)
 		} else {
 			t.finish(f, reading{}, 0)
@@ -279,6 +290,10 @@ func (t *task) handOver(f *flight, r *probe.Result) {
 	f.over = true
 	if f.conn.state != connWaiting {
 		f.stage = -1
+	}
+	if f.warmUp {
+		t.warmedUp(f.target)
+		return
 	}
 	t.pending--
 	t.emit(r)

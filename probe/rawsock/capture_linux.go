@@ -153,8 +153,8 @@ func (c *Capture) batch(n int) []Frame {
 	c.frames = c.frames[:0]
 	for i := range n {
 		data, control := c.in.message(i)
-		at, _ := stampOf(control)
-		c.frames = append(c.frames, Frame{Stamp: at, Data: data})
+		at, hardware := stampsOf(control)
+		c.frames = append(c.frames, Frame{Stamp: at, Hardware: hardware, Data: data})
 	}
 	return c.frames
 }

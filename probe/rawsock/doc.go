@@ -42,6 +42,9 @@ type Datagram struct {
 type Frame struct {
 	// Stamp is the kernel's time of it, in nanoseconds since 1970; 0 if it has none.
 	Stamp int64
+	// Hardware is the device's time of it, in nanoseconds by a clock of its own
+	// that may show anything; 0 if it has none, or nobody asked. See Capture.WantHardware.
+	Hardware int64
 	// Data starts at the IP header and may be cut short. It is valid during the
 	// call that hands it over.
 	Data []byte

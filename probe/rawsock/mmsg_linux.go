@@ -103,23 +103,36 @@ func (b *inbox) message(i int) (data, control []byte) {
 // name returns the sender's address of the i-th message.
 func (b *inbox) name(i int) []byte { return b.names[i*nameLen:][:nameLen] }
 
-// stampOf finds the kernel's software stamp among control messages.
-func stampOf(control []byte) (nanos int64, ok bool) {
+// stampsOf finds, among control messages, when the kernel saw a packet and when
+// the device did, in nanoseconds, each by its own clock; 0 stands for never. The
+// kernel puts three times into one message (struct scm_timestamping): its own, one that
+// is out of use, and the device's as it came. Of a sent packet there is a message with either.
+//
+// None of the machines that this was tested on has a device that stamps, so
+// the third time comes from messages that the tests lay out as the kernel does.
+func stampsOf(control []byte) (kernel, hardware int64) {
 	for len(control) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
 		size := int(h.Len)
 		if size < unix.SizeofCmsghdr || size > len(control) {
-			return 0, false
+			break
 		}
 		body := control[unix.CmsgLen(0):size]
-		// It starts with the software stamp, as a timespec, and has two more.
-		if h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_TIMESTAMPING && len(body) >= int(unsafe.Sizeof(unix.Timespec{})) {
-			ts := *(*unix.Timespec)(unsafe.Pointer(&body[0]))
-			return ts.Nano(), ts.Sec != 0
+		if h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_TIMESTAMPING {
+			return timeAt(body, 0), timeAt(body, 2)
 		}
 		control = control[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(control)):]
 	}
-	return 0, false
+	return 0, 0
+}
+
+// timeAt returns the i-th time of a row, or 0 if that is not so long.
+func timeAt(row []byte, i int) int64 {
+	const size = int(unsafe.Sizeof(unix.Timespec{}))
+	if len(row) < (i+1)*size {
+		return 0
+	}
+	return (*unix.Timespec)(unsafe.Pointer(&row[i*size])).Nano()
 }
 
 // outbox is room for a batch of datagrams to send.

@@ -15,7 +15,10 @@ func OpenSender(v6, stamped bool) (*Sender, error) { return nil, ErrUnsupported 
 func (*Sender) Send([]Datagram) (int, error) { return 0, ErrUnsupported }
 
 // Stamps returns ErrUnsupported.
-func (*Sender) Stamps(func(int64, []byte)) error { return ErrUnsupported }
+func (*Sender) Stamps(func(stamp, hardware int64, packet []byte)) error { return ErrUnsupported }
+
+// WantHardware returns ErrUnsupported.
+func (*Sender) WantHardware() error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Sender) Close() error { return nil }
@@ -32,6 +35,9 @@ func (*Capture) Wait() error { return ErrUnsupported }
 // Take returns ErrUnsupported.
 func (*Capture) Take(func([]Frame, uint64)) error { return ErrUnsupported }
 
+// WantHardware returns ErrUnsupported.
+func (*Capture) WantHardware() error { return ErrUnsupported }
+
 // Drops returns 0.
 func (*Capture) Drops() uint64 { return 0 }
 
@@ -45,7 +51,7 @@ type Tap struct{}
 func OpenTap(PortRange) (*Tap, error) { return nil, ErrUnsupported }
 
 // Stamps returns ErrUnsupported.
-func (*Tap) Stamps(func(int64, []byte)) error { return ErrUnsupported }
+func (*Tap) Stamps(func(stamp, hardware int64, packet []byte)) error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Tap) Close() error { return nil }
@@ -61,6 +67,9 @@ func (*Guard) Silence() error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Guard) Close() error { return nil }
+
+// StampingDevices returns ErrUnsupported.
+func StampingDevices() ([]StampingDevice, error) { return nil, ErrUnsupported }
 
 // Router tells from which address and with which MTU the host reaches another.
 type Router struct{}

@@ -16,7 +16,9 @@ func TestNothingIsSupportedElsewhere(t *testing.T) {
 	_, router := OpenRouter()
 	_, _, route := new(Router).Route(netip.IPv4Unspecified())
 	_, neighbour := new(Router).Neighbour(netip.IPv4Unspecified(), netip.IPv4Unspecified(), 0)
+	_, devices := StampingDevices()
 	for _, err := range []error{
+		devices, new(Sender).WantHardware(), new(Capture).WantHardware(),
 		sender, capture, tap, guard, router, route, neighbour,
 		new(Capture).Wait(), new(Capture).Take(nil), new(Tap).Stamps(nil), new(Sender).Stamps(nil), new(Guard).Silence(),
 	} {

@@ -73,8 +73,7 @@ func (s *Sender) configure(v6, stamped bool) error {
 		return nil
 	}
 	growBuffer(s.fd, stampBuffer)
-	flags := unix.SOF_TIMESTAMPING_TX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
-	return os.NewSyscallError("setsockopt SO_TIMESTAMPING", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, flags))
+	return wantStamps(s.fd, sentStamps)
 }
 
 // Send hands the datagrams to the kernel, in order, and returns how many it
@@ -106,9 +105,10 @@ func (s *Sender) Send(ds []Datagram) (sent int, err error) {
 }
 
 // Stamps hands over the stamps that are waiting, without waiting for more: the
-// nanoseconds since 1970 and the packet as it left, from a link header of
-// unknown length to its last byte. It is safe for concurrent use.
-func (s *Sender) Stamps(fn func(stamp int64, packet []byte)) error {
+// kernel's in nanoseconds since 1970, the device's in nanoseconds of its own
+// clock, 0 for the one that is not told, and the packet as it left, from a link
+// header of unknown length to its last byte. It is safe for concurrent use.
+func (s *Sender) Stamps(fn func(stamp, hardware int64, packet []byte)) error {
 	s.read.Lock()
 	defer s.read.Unlock()
 	for n := batchLen; n == batchLen; {
@@ -121,8 +121,8 @@ func (s *Sender) Stamps(fn func(stamp int64, packet []byte)) error {
 		}
 		for i := range n {
 			packet, control := s.in.message(i)
-			if at, ok := stampOf(control); ok {
-				fn(at, packet)
+			if at, hardware := stampsOf(control); at != 0 || hardware != 0 {
+				fn(at, hardware, packet)
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func TestEverySYNIsStampedOnce(t *testing.T) {
 		send(t, s, ds...)
 		after := time.Now().UnixNano()
 		next, last := uint32(0), before
-		must(t, s.Stamps(func(stamp int64, b []byte) {
+		must(t, s.Stamps(func(stamp, _ int64, b []byte) {
 			var got packet.Segment
 			if err := got.DecodeTail(b, len(ds[0].Segment)); err != nil {
 				t.Fatalf("%x does not end in our SYN: %v", b, err)
@@ -45,7 +45,7 @@ func TestEverySYNIsStampedOnce(t *testing.T) {
 		if next != count {
 			t.Errorf("%d stamps of %d SYNs", next, count)
 		}
-		must(t, s.Stamps(func(int64, []byte) { t.Error("a stamp was given twice") }))
+		must(t, s.Stamps(func(int64, int64, []byte) { t.Error("a stamp was given twice") }))
 	}
 }
 
@@ -53,7 +53,7 @@ func TestASenderWithoutStampsHasNone(t *testing.T) {
 	s := senderOn(t, alone(t), false, false)
 	a := netip.AddrPortFrom(loopback4, 61003)
 	send(t, s, tcp(t, a, a, packet.SYN, 1, 0))
-	must(t, s.Stamps(func(int64, []byte) { t.Error("a stamp that nobody asked for") }))
+	must(t, s.Stamps(func(int64, int64, []byte) { t.Error("a stamp that nobody asked for") }))
 }
 
 func TestASenderNeverReceives(t *testing.T) {
@@ -186,7 +186,7 @@ func TestSendersAndStampsMayBeUsedAtOnce(t *testing.T) {
 	var mu sync.Mutex
 	stamped := make(map[uint32]bool)
 	collect := func() {
-		err := s.Stamps(func(_ int64, b []byte) {
+		err := s.Stamps(func(_, _ int64, b []byte) {
 			var got packet.Segment
 			if err := got.DecodeTail(b, 40); err != nil {
 				t.Error(err)

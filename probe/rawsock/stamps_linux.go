@@ -2,7 +2,6 @@ package rawsock
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +11,9 @@ import (
 // would make one up, at the time of reading, for a packet that has none.
 const receiveStamps = unix.SOF_TIMESTAMPING_RX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
 
+// sentStamps asks for stamps of sent packets.
+const sentStamps = unix.SOF_TIMESTAMPING_TX_SOFTWARE | unix.SOF_TIMESTAMPING_SOFTWARE
+
 // stampedWithin is how long the kernel gets until it stamps.
 const stampedWithin = 2 * time.Second
 
@@ -19,8 +21,8 @@ const stampedWithin = 2 * time.Second
 // begins with that some time after the first socket of the host has asked for it, and what comes
 // before has no stamp.
 func enableStamps(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, receiveStamps); err != nil {
-		return os.NewSyscallError("setsockopt SO_TIMESTAMPING", err)
+	if err := wantStamps(fd, receiveStamps); err != nil {
+		return err
 	}
 	for began := time.Now(); time.Since(began) < stampedWithin; time.Sleep(time.Millisecond) {
 		if stamped, err := loopbackIsStamped(); stamped || err != nil {
@@ -37,7 +39,7 @@ func loopbackIsStamped() (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, receiveStamps); err != nil {
+	if err := wantStamps(fd, receiveStamps); err != nil {
 		return false, err
 	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
@@ -57,6 +59,6 @@ func loopbackIsStamped() (bool, error) {
 		return false, err
 	}
 	_, control := in.message(0)
-	_, ok := stampOf(control)
-	return ok, nil
+	at, _ := stampsOf(control)
+	return at != 0, nil
 }

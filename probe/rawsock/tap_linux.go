@@ -32,8 +32,9 @@ func OpenTap(ports PortRange) (*Tap, error) {
 	return &Tap{fd: fd, in: newInbox(snapLen)}, nil
 }
 
-// Stamps hands over the stamps that are waiting, as Sender.Stamps does.
-func (t *Tap) Stamps(fn func(stamp int64, packet []byte)) error {
+// Stamps hands over the stamps that are waiting, as Sender.Stamps does. Packets
+// pass here before a device could stamp them, so hardware is 0.
+func (t *Tap) Stamps(fn func(stamp, hardware int64, packet []byte)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := batchLen; n == batchLen; {
@@ -47,8 +48,8 @@ func (t *Tap) Stamps(fn func(stamp int64, packet []byte)) error {
 		for i := range n {
 			packet, control := t.in.message(i)
 			from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&t.in.name(i)[0]))
-			if at, ok := stampOf(control); ok && from.Pkttype == unix.PACKET_OUTGOING {
-				fn(at, packet)
+			if at, _ := stampsOf(control); at != 0 && from.Pkttype == unix.PACKET_OUTGOING {
+				fn(at, 0, packet)
 			}
 		}
 	}

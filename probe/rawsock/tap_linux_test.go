@@ -13,7 +13,7 @@ import (
 func tapped(t *testing.T, tap *Tap) []seen {
 	t.Helper()
 	var all []seen
-	must(t, tap.Stamps(func(stamp int64, b []byte) {
+	must(t, tap.Stamps(func(stamp, _ int64, b []byte) {
 		var p packet.Packet
 		if err := p.Decode(b); err != nil || p.Kind != packet.KindTCP {
 			t.Fatalf("%x is of kind %d (%v), want TCP from its IP header on", b, p.Kind, err)
@@ -105,7 +105,7 @@ func TestATapsPacketsEndInTheSegment(t *testing.T) {
 	a := netip.AddrPortFrom(loopback4, 61003)
 	d := tcp(t, a, netip.AddrPortFrom(loopback4, 7000), packet.SYN, 77, 0)
 	send(t, s, d)
-	must(t, tap.Stamps(func(_ int64, b []byte) {
+	must(t, tap.Stamps(func(_, _ int64, b []byte) {
 		var got packet.Segment
 		if err := got.DecodeTail(b, len(d.Segment)); err != nil || got.Seq != 77 {
 			t.Errorf("%x ends in %v (%v)", b, &got, err)

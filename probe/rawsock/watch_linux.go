@@ -53,7 +53,7 @@ func (w *Watch) batch(n int) []Seen {
 	for i := range n {
 		data, control := w.capture.in.message(i)
 		from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&w.capture.in.name(i)[0]))
-		at, _ := stampOf(control)
+		at, _ := stampsOf(control)
 		w.seen = append(w.seen, Seen{
 			Stamp: at, Outgoing: from.Pkttype == outgoingPacket,
 			Interface: int(from.Ifindex), Device: w.device(int(from.Ifindex)), Data: data,
