@@ -8,11 +8,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,17 +22,17 @@ import (
 // patience is how long anything may take.
 const patience = 60 * time.Second
 
-// bench is a controller, agents, and what the connections between them go through.
+// bench is a controller and agents on hosts of a network.
 type bench struct {
-	*testing.T
+	*network
 	folder     string
-	wire       *wire
 	controller *exec.Cmd
 	agents     map[string]*agent
 }
 
 // agent is all lives of an agent.
 type agent struct {
+	*site
 	name  string
 	limit int64
 	lives []*life
@@ -47,8 +45,8 @@ type life struct {
 	ended   time.Time
 }
 
-func newBench(t *testing.T) *bench {
-	b := &bench{T: t, folder: t.TempDir(), wire: listen(t), agents: make(map[string]*agent)}
+func newBench(t *testing.T, agents ...string) *bench {
+	b := &bench{network: newNetwork(t, agents), folder: t.TempDir(), agents: make(map[string]*agent)}
 	t.Cleanup(func() {
 		b.kill(b.controller)
 		for _, a := range b.agents {
@@ -58,13 +56,6 @@ func newBench(t *testing.T) *bench {
 		}
 	})
 	return b
-}
-
-func (b *bench) must(err error) {
-	b.Helper()
-	if err != nil {
-		b.Fatal(err)
-	}
 }
 
 func (b *bench) program(name string, args ...string) *exec.Cmd {
@@ -93,19 +84,19 @@ func (b *bench) stop(c *exec.Cmd) {
 	}
 }
 
+// startController returns when it listens.
 func (b *bench) startController() {
 	b.Helper()
 	b.controller = b.program("controller", filepath.Join(b.folder, "history"))
 	out, err := b.controller.StdoutPipe()
 	b.must(err)
-	b.must(b.controller.Start())
-	address, err := bufio.NewReader(out).ReadString('\n')
+	b.must(b.network.controller.Start(b.controller))
+	_, err = bufio.NewReader(out).ReadString('\n')
 	b.must(err)
-	b.wire.lead(address[:len(address)-1])
 }
 
 func (b *bench) agent(name string, limit int64) *agent {
-	a := &agent{name: name, limit: limit}
+	a := &agent{site: b.sites[name], name: name, limit: limit}
 	b.agents[name] = a
 	return a
 }
@@ -120,7 +111,7 @@ func (b *bench) startAgent(a *agent, controller string, rate, most int64) *life 
 	b.must(err)
 	defer out.Close()
 	l.cmd.Stdout = out
-	b.must(l.cmd.Start())
+	b.must(a.host.Start(l.cmd))
 	a.lives = append(a.lives, l)
 	return l
 }
@@ -137,40 +128,50 @@ type status struct{ produced, held, pending, full, disk, rejected, corrupt, cras
 
 func (s *status) dropped() uint64 { return s.full + s.disk + s.rejected + s.corrupt + s.crash }
 
-// events reads a journal.
-func (b *bench) events(l *life, status func(status), produced func(n, at int64), acknowledged func(epoch, sequence uint64)) {
+// diary is what a life has told.
+type diary struct {
+	status       status                  // the last
+	produced     []struct{ n, at int64 } // so many, by when
+	acknowledged [][2]uint64             // epoch and sequence
+	connected    bool                    // as of the end
+	parted       []time.Time             // when sessions ended
+}
+
+// read reads a journal.
+func (b *bench) read(l *life) (d diary) {
 	b.Helper()
 	text, err := os.ReadFile(l.journal)
 	b.must(err)
-	for line := range bytes.Lines(text) {
-		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // it died
-		}
-		b.event(string(line), status, produced, acknowledged)
-	}
+	d.take(text)
+	return d
 }
 
-func (b *bench) event(line string, told func(status), produced func(n, at int64), acknowledged func(epoch, sequence uint64)) {
-	var s status
-	var n, at int64
-	var epoch, sequence uint64
-	if k, _ := fmt.Sscanf(line, "status %d %d %d %d %d %d %d %d", &s.produced, &s.held, &s.pending, &s.full, &s.disk, &s.rejected, &s.corrupt, &s.crash); k == 8 {
-		if told != nil {
-			told(s)
+// take takes in whole lines: where the last is none, the process died.
+func (d *diary) take(text []byte) {
+	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			return
 		}
-	} else if k, _ := fmt.Sscanf(line, "produced %d %d", &n, &at); k == 2 {
-		if produced != nil {
-			produced(n, at)
-		}
-	} else if k, _ := fmt.Sscanf(line, "acknowledged %d %d", &epoch, &sequence); k == 2 {
-		if acknowledged != nil {
-			acknowledged(epoch, sequence)
+		var s status
+		var n, at int64
+		var id [2]uint64
+		text := string(line)
+		if k, _ := fmt.Sscanf(text, "status %d %d %d %d %d %d %d %d", &s.produced, &s.held, &s.pending, &s.full, &s.disk, &s.rejected, &s.corrupt, &s.crash); k == 8 {
+			d.status = s
+		} else if k, _ := fmt.Sscanf(text, "produced %d %d", &n, &at); k == 2 {
+			d.produced = append(d.produced, struct{ n, at int64 }{n, at})
+		} else if k, _ := fmt.Sscanf(text, "acknowledged %d %d", &id[0], &id[1]); k == 2 {
+			d.acknowledged = append(d.acknowledged, id)
+		} else if k, _ := fmt.Sscanf(text, "disconnected %d", &at); k == 1 {
+			d.connected, d.parted = false, append(d.parted, time.Unix(0, at))
+		} else if text == "connected\n" {
+			d.connected = true
 		}
 	}
 }
 
 // last returns the last status of a life.
-func (b *bench) last(l *life) (last status) {
+func (b *bench) last(l *life) status {
 	b.Helper()
 	f, err := os.Open(l.journal)
 	b.must(err)
@@ -182,12 +183,9 @@ func (b *bench) last(l *life) (last status) {
 	}
 	tail, err := io.ReadAll(f)
 	b.must(err)
-	for line := range bytes.Lines(tail) {
-		if bytes.HasSuffix(line, []byte("\n")) {
-			b.event(string(line), func(s status) { last = s }, nil, nil)
-		}
-	}
-	return last
+	var d diary
+	d.take(tail)
+	return d.status
 }
 
 // await waits until a life's status is as wanted.
@@ -243,75 +241,4 @@ func (b *bench) scan() map[string]*found {
 		}
 	}
 	return all
-}
-
-// wire passes connections on to the controller of the moment.
-type wire struct {
-	net.Listener
-	mu    sync.Mutex
-	to    string
-	conns map[net.Conn]bool
-	all   sync.WaitGroup
-}
-
-func listen(t *testing.T) *wire {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{Listener: l, conns: make(map[net.Conn]bool)}
-	w.all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			w.all.Go(func() { w.pass(c) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		w.cut()
-		w.all.Wait()
-	})
-	return w
-}
-
-// lead has new connections go to an address.
-func (w *wire) lead(to string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.to = to
-}
-
-// cut ends all connections there are.
-func (w *wire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for c := range w.conns {
-		_ = c.Close()
-	}
-}
-
-func (w *wire) pass(c net.Conn) {
-	defer c.Close()
-	w.mu.Lock()
-	to := w.to
-	w.mu.Unlock()
-	d, err := net.Dial("tcp", to)
-	if err != nil {
-		return
-	}
-	defer d.Close()
-	w.mu.Lock()
-	w.conns[c], w.conns[d] = true, true
-	w.mu.Unlock()
-	var both sync.WaitGroup
-	both.Go(func() { _, _ = io.Copy(c, d); _ = c.Close(); _ = d.Close() })
-	both.Go(func() { _, _ = io.Copy(d, c); _ = c.Close(); _ = d.Close() })
-	both.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.conns, c)
-	delete(w.conns, d)
 }

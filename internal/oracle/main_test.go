@@ -1,8 +1,9 @@
 //go:build linux
 
-// Package oracle_test kills agents and controllers, again and again, and then
-// counts: every result is stored once, or dropped for a reason that was counted.
-// Agents and controllers are processes of their own: this test binary, executed again.
+// Package oracle_test kills agents and controllers, again and again, and cuts the
+// links between them, and then counts: every result is stored once, or dropped for a reason that was counted.
+// Agents and controllers are processes of their own, on hosts of a lab: this test
+// binary, executed again.
 package oracle_test
 
 import (
@@ -19,6 +20,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/synmesh/synmesh/agent/session"
 	"github.com/synmesh/synmesh/agent/spool"
@@ -38,7 +40,7 @@ func TestMain(m *testing.M) {
 	programs := map[string]func(context.Context, []string) error{"agent": runAgent, "controller": runController}
 	program := programs[os.Getenv(asProgram)]
 	if program == nil {
-		if err := lab.Enter(); err != nil { // for a loopback interface that is up
+		if err := lab.Enter(); err != nil { // for networks of namespaces
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -53,7 +55,7 @@ func TestMain(m *testing.M) {
 }
 
 // runController is a controller as far as agents know it: its history and the
-// service that they call. It writes its address to its standard output.
+// service that they call. It writes a line to its standard output when it listens.
 func runController(ctx context.Context, args []string) error {
 	log := slog.New(slog.DiscardHandler)
 	store, err := history.Open(history.Config{Dir: args[0], Logger: log})
@@ -64,14 +66,16 @@ func runController(ctx context.Context, args []string) error {
 	defer release()
 	stored := make(chan error, 1)
 	go func() { stored <- store.Run(keep) }()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", ":"+port)
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(1 << 20))
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(1<<20),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
 	known := fleet.New()
 	service := agents.Register(server, agents.Config{Admit: func(context.Context, string) error { return nil }, Fleet: known, Feed: feed.New(), History: store, Logger: log})
-	fmt.Println(l.Addr())
+	fmt.Println("listening")
 	unhook := context.AfterFunc(ctx, func() {
 		known.Drain("it is over")
 		server.GracefulStop()
@@ -98,14 +102,15 @@ func (j journal) Acknowledge(epoch, sequence uint64) {
 	j.Spool.Acknowledge(epoch, sequence)
 }
 
+// noTasks notes sessions in the same place.
 type noTasks struct{}
 
 func (noTasks) SetTimetable(*synmeshv1.Timetable)       {}
 func (noTasks) StartRun(*synmeshv1.StartRun, time.Time) {}
 func (noTasks) CancelRun(string)                        {}
 func (noTasks) Refused() []*synmeshv1.Refusal           { return nil }
-func (noTasks) Connected()                              {}
-func (noTasks) Disconnected()                           {}
+func (noTasks) Connected()                              { fmt.Println("connected") }
+func (noTasks) Disconnected()                           { fmt.Println("disconnected", time.Now().UnixNano()) }
 
 // runAgent is an agent's spool and session, with results that are made up: each
 // is told by its round trip, the life of the process and a number. Arguments:

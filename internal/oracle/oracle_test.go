@@ -26,38 +26,60 @@ func kills(t *testing.T) int {
 	return n
 }
 
-// Whatever dies at whatever moment: what was produced is stored once, or dropped
-// and counted. An agent loses what it had made right before it was killed, and
-// that was not counted as produced.
+// dark is how long a site is cut off for its sessions to end although both sides
+// live: they give a connection up if nothing of what they said was answered for 10 s,
+// and agents say something every 5 s.
+const dark = 16 * time.Second
+
+// between is how many kills there are between two such times.
+const between = 10
+
+// Whatever dies at whatever moment, and whatever does not get through: what was
+// produced is stored once, or dropped and counted. An agent loses what it had made
+// right before it was killed, and that was not counted as produced.
 func TestEveryResultIsStoredOnceOrCountedAsDropped(t *testing.T) {
-	b := newBench(t)
 	const rate = 2000
+	b := newBench(t, "ample", "tight")
 	agents := []*agent{b.agent("ample", 1<<30), b.agent("tight", 16<<10)}
 	b.startController()
 	for _, a := range agents {
-		b.startAgent(a, b.wire.Addr().String(), rate, -1)
+		b.startAgent(a, b.address(), rate, -1)
 	}
-	n, cuts, controllers := kills(t), 0, 0
-	for range n {
-		time.Sleep(rand.N(300 * time.Millisecond))
-		if rand.IntN(3) == 0 {
-			b.wire.cut()
-			cuts++
-			time.Sleep(rand.N(100 * time.Millisecond))
+	stop := b.snipAll()
+	n, controllers, outages, due := kills(t), 0, 0, 0
+	first := rand.IntN(2 * int(lasting)) // of the ways to be cut off
+	var away *outage                     // at the moment
+	for i := range n {
+		if away == nil && i >= due {
+			way := first + outages
+			away = b.cutOff(agents[way%2], kind(way+way/2)%lasting)
+			outages++
 		}
-		if rand.IntN(3) == 0 {
-			controllers++
-			b.kill(b.controller)
-			time.Sleep(rand.N(400 * time.Millisecond))
-			b.startController()
+		time.Sleep(rand.N(500 * time.Millisecond))
+		if away != nil && away.over() {
+			b.settle(away)
+			away, due = nil, i+between
+		}
+		if rand.IntN(3) > 0 {
+			a := agents[rand.IntN(2)]
+			if away != nil {
+				a = agents[1-slices.Index(agents, away.agent)]
+			}
+			b.killAgent(a)
+			b.startAgent(a, b.address(), rate, -1)
 			continue
 		}
-		a := agents[rand.IntN(2)]
-		b.killAgent(a)
-		b.startAgent(a, b.wire.Addr().String(), rate, -1)
+		controllers++
+		b.kill(b.controller)
+		time.Sleep(rand.N(400 * time.Millisecond))
+		b.startController()
 	}
+	if away != nil {
+		b.settle(away)
+	}
+	cuts := stop()
 	b.finish(agents)
-	t.Logf("%d kills, %d of them of the controller; connections cut %d times", n, controllers, cuts)
+	t.Logf("%d kills, %d of them of the controller; links cut: %s, %d of these for %v", n, controllers, cuts, outages, dark)
 	all := b.scan()
 	for _, a := range agents {
 		b.judge(a, all[a.name])
@@ -67,12 +89,64 @@ func TestEveryResultIsStoredOnceOrCountedAsDropped(t *testing.T) {
 	}
 }
 
+// outage is a long time of which an agent hears nothing. Nobody may kill it meanwhile.
+type outage struct {
+	agent *agent
+	life  *life
+	how   kind
+	began time.Time
+	ended chan struct{}
+	err   error // once it has ended
+}
+
+func (o *outage) over() bool {
+	select {
+	case <-o.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// cutOff begins an outage of an agent as soon as that has a session.
+func (b *bench) cutOff(a *agent, how kind) *outage {
+	b.Helper()
+	o := &outage{agent: a, life: a.lives[len(a.lives)-1], how: how, ended: make(chan struct{})}
+	a.mu.Lock()
+	for deadline := time.Now().Add(patience); !b.read(o.life).connected; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			a.mu.Unlock()
+			b.Fatalf("%s is not connected after %v", a.name, patience)
+		}
+	}
+	o.began = time.Now()
+	b.cutting.Go(func() {
+		defer close(o.ended)
+		defer a.mu.Unlock()
+		o.err = a.cut(how, dark, b.Context().Done())
+	})
+	return o
+}
+
+// settle waits for the end of an outage, which no session outlives.
+func (b *bench) settle(o *outage) {
+	b.Helper()
+	<-o.ended
+	b.must(o.err)
+	parted := func() bool { return slices.ContainsFunc(b.read(o.life).parted, o.began.Before) }
+	for deadline := time.Now().Add(5 * time.Second); !parted(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("%s had the same session after %v of: %v", o.agent.name, dark, o.how)
+		}
+	}
+}
+
 // finish has all that is held delivered, and ends everything.
 func (b *bench) finish(agents []*agent) {
 	b.Helper()
 	for _, a := range agents {
 		b.killAgent(a)
-		l := b.startAgent(a, b.wire.Addr().String(), 0, 0)
+		l := b.startAgent(a, b.address(), 0, 0)
 		b.await(l, patience, "an empty spool", func(s status) bool { return s.held == 0 && s.produced > 0 })
 		b.stop(l.cmd)
 	}
@@ -89,17 +163,17 @@ func (b *bench) judge(a *agent, f *found) {
 	acknowledged, made, lost := 0, int64(0), int64(0)
 	var risks []time.Duration
 	for i, l := range a.lives {
-		var n int64                       // made for sure
-		var times []struct{ n, at int64 } // by when
-		b.events(l, nil, func(k, at int64) {
-			n = k
-			times = append(times, struct{ n, at int64 }{k, at})
-		}, func(epoch, sequence uint64) {
+		d := b.read(l)
+		for _, id := range d.acknowledged {
 			acknowledged++
-			if !f.reports[[2]uint64{epoch, sequence}] {
-				b.Errorf("%s: report %d of epoch %d was acknowledged, and is not stored", a.name, sequence, epoch)
+			if !f.reports[id] {
+				b.Errorf("%s: report %d of epoch %d was acknowledged, and is not stored", a.name, id[1], id[0])
 			}
-		})
+		}
+		var n int64 // made for sure
+		if k := len(d.produced); k > 0 {
+			n = d.produced[k-1].n
+		}
 		made += n
 		if a.name == "tight" {
 			continue
@@ -116,7 +190,7 @@ func (b *bench) judge(a *agent, f *found) {
 			}
 		}
 		if first < n && !l.ended.IsZero() {
-			at := times[slices.IndexFunc(times, func(t struct{ n, at int64 }) bool { return t.n > first })].at
+			at := d.produced[slices.IndexFunc(d.produced, func(t struct{ n, at int64 }) bool { return t.n > first })].at
 			risks = append(risks, l.ended.Sub(time.Unix(0, at)))
 			lost += n - first
 		}
@@ -148,7 +222,7 @@ func TestADayOfBacklogDrainsWhileNewResultsFlow(t *testing.T) {
 	if kills(t) >= 1000 {
 		span = 24 * time.Hour
 	}
-	b := newBench(t)
+	b := newBench(t, "away")
 	a := b.agent("away", 1<<30)
 	old := int64(span.Seconds()) * rate
 	const lives = 6
@@ -162,7 +236,7 @@ func TestADayOfBacklogDrainsWhileNewResultsFlow(t *testing.T) {
 
 	b.startController()
 	began = time.Now()
-	l := b.startAgent(a, b.wire.Addr().String(), rate, -1)
+	l := b.startAgent(a, b.address(), rate, -1)
 	// Done once no more is held than what is made meanwhile.
 	b.await(l, 30*time.Minute, "the end of the backlog", func(s status) bool { return s.produced > uint64(old/lives*lives) && s.held < 4*rate })
 	drained := time.Since(began)

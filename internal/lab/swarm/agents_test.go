@@ -29,6 +29,9 @@ import (
 // nameOf is that of an agent.
 func nameOf(i int) string { return fmt.Sprintf("agent-%04d", i) }
 
+// ahead is by how much the clock of an agent is.
+func ahead(i int) time.Duration { return time.Duration(i%61-30) * time.Second }
+
 // runAgents is some agents. Arguments: the folder of their states, the controller,
 // over how long they come back, the number of the first, and that behind the last.
 func runAgents(ctx context.Context, args []string) error {
@@ -56,7 +59,8 @@ func runAgents(ctx context.Context, args []string) error {
 	return g.Wait()
 }
 
-// runAgent is what agent.Agent is but for an engine, a responder and gossip.
+// runAgent is what agent.Agent is but for an engine, a responder and gossip. It waits
+// for other keys of the gossip all the same, as each agent does that gossips.
 func runAgent(ctx context.Context, i int, dir, controller string, spread time.Duration) (err error) {
 	folder, err := identity.OpenFolder(filepath.Join(dir, "identity"))
 	if err != nil {
@@ -79,19 +83,49 @@ func runAgent(ctx context.Context, i int, dir, controller string, spread time.Du
 	t := tasks.New(p, s, log)
 	hello := &synmeshv1.Hello{Name: nameOf(i), Labels: map[string]string{"dc": fmt.Sprintf("dc%d", i%20), "rack": strconv.Itoa(i % 7)},
 		Version: "swarm", Responder: fmt.Sprintf("10.%d.%d.%d:7401", 1+i/65536, i/256%256, i%256), Stamping: "quiet"}
-	clock := wrongBy(time.Duration(i%61-30) * time.Second)
+	began := make(chan *grpc.ClientConn, 1)
+	clock := wrongBy(ahead(i))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.Run(ctx) })
+	g.Go(func() error { return follow(ctx, began) })
 	g.Go(func() error {
 		return session.Run(ctx, session.Config{
 			Hello: hello, Controllers: func() []string { return []string{controller} }, Spool: s, Tasks: told{t, p}, Logger: log, Spread: spread,
 			DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(identity.ClientCredentials(folder)), grpc.WithStreamInterceptor(clock)},
+			Began: func(conn *grpc.ClientConn) {
+				select {
+				case began <- conn:
+				case <-ctx.Done():
+				}
+			},
 		})
 	})
 	return g.Wait()
 }
 
-// told tells when an agent hears of a run, which is before that begins.
+// follow waits for other keys of the gossip over the connection of each session that
+// begins, until that ends, and throws them away.
+func follow(ctx context.Context, began <-chan *grpc.ClientConn) error {
+	for {
+		var conn *grpc.ClientConn
+		select {
+		case conn = <-began:
+		case <-ctx.Done():
+			return nil
+		}
+		version := ""
+		for {
+			resp, err := synmeshv1.NewEnrolmentServiceClient(conn).Follow(ctx, &synmeshv1.FollowRequest{Version: version})
+			if err != nil {
+				break
+			}
+			version = resp.GetVersion()
+		}
+	}
+}
+
+// told tells when an agent hears of a run, which is before that begins, and when it is
+// to begin that: how late it does is its host's affair, on which it has others beside it.
 type told struct {
 	*tasks.Tasks
 	prober prober
@@ -99,26 +133,31 @@ type told struct {
 
 // StartRun implements session.Tasks.
 func (k told) StartRun(m *synmeshv1.StartRun, at time.Time) {
-	k.prober.tell("told")
+	now := time.Now()
+	k.prober.tell("told", now)
+	if at.Before(now) {
+		at = now
+	}
+	k.prober.tell("due", at)
 	k.Tasks.StartRun(m, at)
 }
 
 // wrongBy has the clock of an agent be ahead by so much: it sees the controller's
 // times as so much earlier as they are. Its own are right, and can be compared with
 // those of others.
-func wrongBy(ahead time.Duration) grpc.StreamClientInterceptor {
+func wrongBy(by time.Duration) grpc.StreamClientInterceptor {
 	return func(ctx context.Context, d *grpc.StreamDesc, c *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		s, err := open(ctx, d, c, method, opts...)
 		if err != nil {
 			return nil, err
 		}
-		return &skewed{s, ahead}, nil
+		return &skewed{s, by}, nil
 	}
 }
 
 type skewed struct {
 	grpc.ClientStream
-	ahead time.Duration
+	by time.Duration
 }
 
 // RecvMsg implements grpc.ClientStream.
@@ -129,7 +168,7 @@ func (s *skewed) RecvMsg(m any) error {
 	if r, ok := m.(*synmeshv1.SessionResponse); ok {
 		for _, at := range []*timestamppb.Timestamp{r.GetEcho().GetTime(), r.GetStartRun().GetStartTime()} {
 			if at != nil {
-				earlier := timestamppb.New(at.AsTime().Add(-s.ahead))
+				earlier := timestamppb.New(at.AsTime().Add(-s.by))
 				at.Seconds, at.Nanos = earlier.GetSeconds(), earlier.GetNanos()
 			}
 		}
@@ -148,7 +187,7 @@ type prober struct{ agent string }
 func (p prober) Do(ctx context.Context, s probe.Spec, emit func(*probe.Result)) error {
 	run := s.Targets[0].Name == runTarget
 	if run {
-		defer p.tell("stopped")
+		defer func() { p.tell("stopped", time.Now()) }()
 	}
 	if !run { // agents do not keep time together
 		pause := time.NewTimer(rand.N(s.Interval))
@@ -179,9 +218,8 @@ func (p prober) Do(ctx context.Context, s probe.Spec, emit func(*probe.Result)) 
 var telling sync.Mutex
 
 // tell writes a line for the parent.
-func (p prober) tell(what string) {
-	now := time.Now().UnixNano()
+func (p prober) tell(what string, at time.Time) {
 	telling.Lock()
 	defer telling.Unlock()
-	fmt.Println(what, p.agent, now)
+	fmt.Println(what, p.agent, at.UnixNano())
 }

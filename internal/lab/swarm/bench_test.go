@@ -43,6 +43,7 @@ type bench struct {
 	address    string
 	controller *exec.Cmd
 	agents     *exec.Cmd // the last of their processes
+	stopAgents func()    // stops it
 	home       *lab.Node // of the controller; nil: here
 	operator   *grpc.ClientConn
 	diary      diary
@@ -64,7 +65,7 @@ type diary struct {
 
 func newBench(t *testing.T, s size) *bench {
 	b := &bench{T: t, size: s, folder: t.TempDir(), states: stateFolder(t), address: freeAddress(t), diary: diary{at: make(map[string]map[string]time.Time)}}
-	b.Cleanup(func() { b.end(b.controller, syscall.SIGTERM) })
+	b.Cleanup(b.stopController)
 	return b
 }
 
@@ -131,10 +132,14 @@ func (b *bench) dial(ctx context.Context, address string) (c net.Conn, err error
 	return c, b.home.Do(dial)
 }
 
-func (b *bench) end(c *exec.Cmd, how os.Signal) {
-	if c != nil && c.ProcessState == nil {
-		_ = c.Process.Signal(how) // it may have ended
-		_ = c.Wait()
+// stopController stops it in good order, if it runs.
+func (b *bench) stopController() {
+	if b.controller == nil || b.controller.ProcessState != nil {
+		return
+	}
+	_ = b.controller.Process.Signal(syscall.SIGTERM) // it may have ended
+	if err := b.controller.Wait(); err != nil {
+		b.Errorf("the controller has ended: %v", err)
 	}
 }
 
@@ -174,9 +179,15 @@ func (b *bench) until(what string, so func(context.Context) bool) time.Duration 
 		if ctx.Err() != nil {
 			b.Fatalf("after %v it is still not so that %s", patience, what)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(b.pace())
 	}
 	return time.Since(began)
+}
+
+// pace is how long to wait between two looks: who looks all the time at a large fleet
+// keeps its controller busy.
+func (b *bench) pace() time.Duration {
+	return 20*time.Millisecond + time.Duration(b.size.agents)*200*time.Microsecond
 }
 
 // enrol has every agent enrol with a token of its own.
@@ -229,11 +240,16 @@ func (b *bench) startAgents(on *lab.Node, first, end int) {
 		}
 	}()
 	b.agents = c
-	b.Cleanup(func() {
-		_ = c.Process.Kill() // it may have ended
+	b.stopAgents = sync.OnceFunc(func() {
+		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended
+		late := time.AfterFunc(patience, func() { _ = c.Process.Kill() })
+		defer late.Stop()
 		<-read
-		_ = c.Wait()
+		if err := c.Wait(); err != nil {
+			b.Errorf("agents have ended: %v", err)
+		}
 	})
+	b.Cleanup(b.stopAgents)
 }
 
 func (d *diary) take(line string) {
@@ -288,6 +304,7 @@ func (b *bench) connected(ctx context.Context) (n int) {
 type usage struct {
 	cpu                 time.Duration
 	resident, anonymous int64
+	peak                int64 // resident, ever
 }
 
 func usageOf(c *exec.Cmd) (u usage, err error) {
@@ -312,6 +329,9 @@ func usageOf(c *exec.Cmd) (u usage, err error) {
 		var kib int64
 		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
 			u.resident = kib << 10
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			u.peak = kib << 10
 		}
 		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &kib); err == nil {
 			u.anonymous = kib << 10
@@ -338,8 +358,8 @@ func (b *bench) watch(what string, length time.Duration) time.Duration {
 	agentsAfter, err := usageOf(b.agents)
 	b.must(err)
 	share := func(a, z usage) float64 { return 100 * (z.cpu - a.cpu).Seconds() / took.Seconds() }
-	b.Logf("%s: controller %.1f MiB resident (%.1f MiB of it its own), %.1f %% of a processor; the agents' process %.1f MiB, %.1f %%", what,
-		mib(after.resident), mib(after.anonymous), share(before, after), mib(agentsAfter.resident), share(agents, agentsAfter))
+	b.Logf("%s: controller %.1f MiB resident (%.1f MiB of it its own; %.1f MiB at most so far), %.1f %% of a processor; the agents' process %.1f MiB, %.1f %%", what,
+		mib(after.resident), mib(after.anonymous), mib(after.peak), share(before, after), mib(agentsAfter.resident), share(agents, agentsAfter))
 	return took
 }
 

@@ -3,10 +3,7 @@
 package swarm_test
 
 import (
-	"context"
-	"fmt"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
@@ -51,23 +48,7 @@ func TestFarAgentsWithWrongClocksBeginTogether(t *testing.T) {
 		b.startAgents(host, i, i+1)
 	}
 	b.gathered()
-	b.until("all clocks are known", func(ctx context.Context) bool {
-		for _, a := range b.listed(ctx) {
-			if a.GetClockOffset() == nil {
-				return false
-			}
-		}
-		return true
-	})
-	var clocks []string
-	for i, a := range b.listed(t.Context()) {
-		offset, wrong := a.GetClockOffset().AsDuration(), time.Duration(i%61-30)*time.Second
-		clocks = append(clocks, fmt.Sprintf("%v +- %v", offset-wrong, a.GetClockError().AsDuration()))
-		if (offset - wrong).Abs() > a.GetClockError().AsDuration() {
-			t.Errorf("the clock of %s is ahead by %v, and it says %v, give or take %v", a.GetName(), wrong, offset, a.GetClockError().AsDuration())
-		}
-	}
-	t.Logf("errors of the clocks: %s", strings.Join(clocks, ", "))
+	b.clocks()
 	var apart time.Duration
 	for range tries {
 		if apart = b.runAll(); apart < within {
