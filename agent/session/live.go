@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,7 @@ import (
 type live struct {
 	*Config
 	stream  stream
+	sending sync.Mutex // held to send on the stream
 	clock   clock
 	soon    chan struct{} // holds one if a heartbeat is due at once
 	why     drained       // set before drained is closed
@@ -28,7 +30,6 @@ type live struct {
 // serve sends and receives until either ends. It does not return nil.
 func (l *live) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	next := make(chan *synmeshv1.SessionRequest)
 	landed := make(chan struct{})
 	g.Go(func() error {
 		taking, stop := context.WithCancel(ctx)
@@ -46,10 +47,8 @@ func (l *live) serve(ctx context.Context) error {
 			if err != nil {
 				break
 			}
-			select {
-			case next <- m:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := l.send(func() any { return encoded(m) }); err != nil {
+				return err
 			}
 		}
 		if err := l.Spool.Landed(ctx); err != nil {
@@ -58,26 +57,33 @@ func (l *live) serve(ctx context.Context) error {
 		close(landed)
 		return nil
 	})
-	g.Go(func() error { return l.send(ctx, next, landed) })
+	g.Go(func() error { return l.heartbeats(ctx, landed) })
 	g.Go(func() error { return l.receive() })
 	return g.Wait()
 }
 
-// send is the only one that sends on the stream.
-func (l *live) send(ctx context.Context, next <-chan *synmeshv1.SessionRequest, landed <-chan struct{}) error {
+// send sends what message returns as soon as it is its turn.
+func (l *live) send(message func() any) error {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	if err := l.stream.SendMsg(message()); err != nil && !errors.Is(err, io.EOF) { // io.EOF: receive has the reason
+		return err
+	}
+	return nil
+}
+
+// heartbeats sends one at once and then regularly, until all reports have landed:
+// then nothing more is sent.
+func (l *live) heartbeats(ctx context.Context, landed <-chan struct{}) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
-	m := l.heartbeat()
 	for {
-		if err := l.stream.Send(m); err != nil && !errors.Is(err, io.EOF) { // io.EOF: receive has the reason
+		if err := l.send(l.heartbeat); err != nil {
 			return err
 		}
 		select {
-		case m = <-next:
 		case <-tick.C:
-			m = l.heartbeat()
 		case <-l.soon:
-			m = l.heartbeat()
 		case <-landed:
 			return l.stream.CloseSend()
 		case <-ctx.Done():
@@ -87,7 +93,7 @@ func (l *live) send(ctx context.Context, next <-chan *synmeshv1.SessionRequest, 
 }
 
 // heartbeat says how the agent is.
-func (l *live) heartbeat() *synmeshv1.SessionRequest {
+func (l *live) heartbeat() any {
 	st := l.Spool.Status()
 	h := &synmeshv1.Heartbeat{
 		Produced: st.Produced, Backlog: st.Held, Dropped: st.Dropped.Sum(), Drops: drops(st.Dropped), Refused: l.Tasks.Refused(),

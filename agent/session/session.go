@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
@@ -25,7 +27,7 @@ import (
 type Spool interface {
 	Epochs() (fresh uint64, older []uint64)
 	Begin(stored map[uint64]uint64, credit int64)
-	Next(context.Context) (*synmeshv1.SessionRequest, error)
+	Next(context.Context) ([]byte, error) // an encoded SessionRequest
 	Acknowledge(epoch, sequence uint64)
 	Reject(epoch, sequence uint64)
 	SetCredit(bytes int64)
@@ -66,6 +68,8 @@ type Config struct {
 const (
 	heartbeat   = 5 * time.Second
 	helloWithin = 10 * time.Second
+	// window is how many bytes the controller may have under way to here.
+	window = 1 << 20
 	// maxCredit bounds what a controller may have under way, in bytes: the spool
 	// remembers each report of it, and does not drop what may have arrived.
 	maxCredit = 8 << 20
@@ -124,6 +128,8 @@ func (c *Config) choose(left string) (address string, others bool, err error) {
 func (c *Config) once(ctx context.Context, address string) (established bool, err error) {
 	conn, err := grpc.NewClient(address, append([]grpc.DialOption{
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		// With windows that stay as they are, not every acknowledgement is followed by a ping that measures the way.
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 	}, c.DialOptions...)...)
 	if err != nil {
 		return false, fmt.Errorf("controller %s: %w", address, err)
@@ -132,7 +138,7 @@ func (c *Config) once(ctx context.Context, address string) (established bool, er
 	// Cancelling is what frees the stream, whichever way this ends.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := synmeshv1.NewAgentServiceClient(conn).Session(ctx)
+	stream, err := synmeshv1.NewAgentServiceClient(conn).Session(ctx, grpc.ForceCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}))
 	if err == nil {
 		err = c.greet(stream, cancel)
 	}

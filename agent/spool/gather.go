@@ -50,9 +50,11 @@ func (s *Spool) take(ctx context.Context) []parcel {
 			s.mu.Unlock()
 			return batch
 		}
-		changed, due := s.changed, s.due
 		s.mu.Unlock()
-		if wait(ctx, changed, due) != nil {
+		select {
+		case <-s.todo:
+		case <-s.alarm.C:
+		case <-ctx.Done():
 			return nil
 		}
 	}
@@ -93,7 +95,7 @@ func (s *Spool) load(bytes int) {
 func (s *Spool) hasten(within time.Duration) {
 	if due := time.Now().Add(within); s.due.IsZero() || due.Before(s.due) {
 		s.due = due
-		s.notify()
+		s.alarm.Reset(within)
 	}
 }
 
@@ -105,7 +107,7 @@ func (s *Spool) seal() {
 	s.queued += p.weight
 	s.waiting += p.results
 	s.trim()
-	s.notify()
+	s.prompt()
 }
 
 // trim drops the oldest results of a queue that is too long. Ends of runs stay:

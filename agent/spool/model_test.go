@@ -113,7 +113,7 @@ func (m *model) send(t *rapid.T) {
 func soon(t *rapid.T, s *Spool) *synmeshv1.SessionRequest {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r, err := s.Next(ctx)
+	r, err := decoded(s.Next(ctx))
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatalf("the next report: %v", err)
 	}

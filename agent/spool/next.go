@@ -4,27 +4,25 @@ import (
 	"context"
 	"os"
 	"time"
-
-	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
 // maxOld is how many old reports may be under way. The controller stores an
 // agent's reports one after the other, in about a millisecond each.
 const maxOld = 64
 
-// Next waits for what is to be sent next, and returns it: a report or a resume.
-// It returns ctx's error when that ends. What is new and what is old take turns,
+// Next waits for what is to be sent next, and returns it as an encoded
+// SessionRequest: a report or a resume. It returns ctx's error when that ends. What is new and what is old take turns,
 // but of what is old only so much is under way that what is new does not wait
 // long behind it. One goroutine at a time may call it.
-func (s *Spool) Next(ctx context.Context) (*synmeshv1.SessionRequest, error) {
+func (s *Spool) Next(ctx context.Context) ([]byte, error) {
 	for {
 		s.mu.Lock()
 		changed := s.changed
 		var old, fresh *lane
 		if s.begun {
-			if r := s.resumed(); r != nil {
+			if m := s.resumed(); m != nil {
 				s.mu.Unlock()
-				return &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Resume{Resume: r}}, nil
+				return m, nil
 			}
 			old, fresh = s.unsent()
 		}
@@ -38,13 +36,13 @@ func (s *Spool) Next(ctx context.Context) (*synmeshv1.SessionRequest, error) {
 			if l == nil {
 				continue
 			}
-			r, err := s.launch(l, l == old)
+			m, err := s.launch(l, l == old)
 			if err != nil {
 				changed, again = nil, time.Now().Add(retryEvery) // whatever changes before
 			}
-			if r != nil {
+			if m != nil {
 				s.turn = l == old
-				return &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Report{Report: r}}, nil
+				return m, nil
 			}
 		}
 		if err := wait(ctx, changed, again); err != nil {
@@ -55,11 +53,11 @@ func (s *Spool) Next(ctx context.Context) (*synmeshv1.SessionRequest, error) {
 
 // resumed returns the word that a controller waits for, if a rejected report
 // counts as dropped for good. The lock is held.
-func (s *Spool) resumed() *synmeshv1.Resume {
+func (s *Spool) resumed() []byte {
 	for _, l := range s.lanes {
 		if l.resume && l.hold <= s.persisted {
 			l.resume = false
-			return &synmeshv1.Resume{Epoch: l.epoch}
+			return resumeMessage(l.epoch)
 		}
 	}
 	return nil
@@ -107,9 +105,9 @@ func (s *Spool) at(l *lane) position {
 	return p
 }
 
-// launch returns the next report of a lane as under way, or nil if there is
-// none or the credit does not reach. The error is errLater.
-func (s *Spool) launch(l *lane, old bool) (*synmeshv1.Report, error) {
+// launch returns the next report of a lane as under way, in its message, or nil if
+// there is none or the credit does not reach. The error is errLater.
+func (s *Spool) launch(l *lane, old bool) ([]byte, error) {
 	s.mu.Lock()
 	for {
 		if !s.ahead(l) {
@@ -127,7 +125,7 @@ func (s *Spool) launch(l *lane, old bool) (*synmeshv1.Report, error) {
 		sent, placed := l.sent, l.placed
 		g.flying++ // keeps it
 		s.mu.Unlock()
-		f, r, after, err := s.read(g, p, size, end, sent)
+		f, m, after, err := s.read(g, p, size, end, sent)
 		s.mu.Lock()
 		g.flying--
 		switch {
@@ -137,12 +135,12 @@ func (s *Spool) launch(l *lane, old bool) (*synmeshv1.Report, error) {
 		case l.placed != placed: // a report before it was rejected
 			s.mu.Unlock()
 			return nil, nil
-		case r != nil && !s.affords(f.size, old):
+		case m != nil && !s.affords(f.size, old):
 			s.mu.Unlock()
 			return nil, nil
-		case r != nil:
+		case m != nil:
 			s.fly(l, f, after)
-			return r, nil
+			return m, nil
 		case final:
 			// Nothing comes behind it: what is missing is known.
 			after.number = end

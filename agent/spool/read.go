@@ -6,23 +6,19 @@ import (
 	"io"
 	"os"
 	"syscall"
-
-	"google.golang.org/protobuf/proto"
-
-	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
 // errLater says that a segment cannot be opened now, for want of file descriptors, say.
 var errLater = errors.New("try again")
 
-// read returns the next report at or behind a position that can be read and
-// was not sent before, and what is lost in front of it; or no report, and what
-// is lost up to the end. The error is errLater.
-func (s *Spool) read(g *segment, p position, size int64, end, sent uint64) (f flight, r *synmeshv1.Report, after position, err error) {
+// read returns the message with the next report at or behind a position that can
+// be read and was not sent before, and what is lost in front of it; or none, and
+// what is lost up to the end. The error is errLater.
+func (s *Spool) read(g *segment, p position, size int64, end, sent uint64) (f flight, m []byte, after position, err error) {
 	f.segment = g
 	after = p
 	reason := Corrupt
-	file, err := s.openSegment(g)
+	file, err := s.openFrom(g, p.at)
 	if err != nil {
 		s.log.Error("a segment of the spool cannot be read", "segment", g.String(), "reason", err)
 		if !hopeless(err) {
@@ -53,10 +49,6 @@ func (s *Spool) read(g *segment, p position, size int64, end, sent uint64) (f fl
 			continue
 		}
 		payload, err := readPayload(file, h, at, size)
-		m := &synmeshv1.Report{}
-		if err == nil {
-			err = proto.Unmarshal(payload, m)
-		}
 		if err != nil {
 			s.log.Error("a report of the spool cannot be read", "segment", g.String(), "at", at, "results", h.results, "reason", err)
 			if errors.Is(err, errTorn) {
@@ -67,7 +59,7 @@ func (s *Spool) read(g *segment, p position, size int64, end, sent uint64) (f fl
 		f.lost[reason] = h.number - after.number
 		f.sequence, f.size, f.results = h.sequence, h.size(), uint64(h.results)
 		after.number = h.end()
-		return f, m, after, nil
+		return f, reportMessage(payload), after, nil
 	}
 }
 
@@ -76,6 +68,38 @@ func (s *Spool) read(g *segment, p position, size int64, end, sent uint64) (f fl
 func hopeless(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EIO)
 }
+
+// openFrom opens a segment for reading from an offset on. What was written last,
+// and is on the disk, is still at hand as a rule.
+func (s *Spool) openFrom(g *segment, at int64) (segmentReader, error) {
+	s.mu.Lock()
+	t := s.tail
+	s.mu.Unlock()
+	if t.segment == g && at >= t.from {
+		return t, nil
+	}
+	return s.openSegment(g)
+}
+
+type segmentReader interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// tail is the end of a segment, as it was written.
+type tail struct {
+	segment *segment
+	from    int64
+	content []byte
+}
+
+// ReadAt implements io.ReaderAt, by the segment's offsets.
+func (t tail) ReadAt(b []byte, at int64) (int, error) {
+	return bytes.NewReader(t.content).ReadAt(b, at-t.from)
+}
+
+// Close implements io.Closer.
+func (t tail) Close() error { return nil }
 
 // openSegment opens a segment for reading, whichever its name is just now.
 func (s *Spool) openSegment(g *segment) (*os.File, error) {

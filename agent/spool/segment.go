@@ -78,6 +78,7 @@ func (s *Spool) settle(g *segment, results uint64) {
 func (s *Spool) drop(r Reason, results uint64) {
 	s.drops[r] += results
 	s.counted++
+	s.prompt()
 }
 
 // sweep removes the segments that are done with, but never the newest, which

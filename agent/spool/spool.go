@@ -40,6 +40,7 @@ const (
 	maxReport    = 960 << 10 // bytes of one report; the controller takes messages of 1 MiB
 	maxQueue     = 64 << 20  // bytes of reports that wait for the disk, at most
 	maxBatch     = 8 << 20   // of those that are written at once
+	maxTail      = 256 << 10 // of what was written last, and is kept at hand
 	hurry        = 5 * time.Millisecond
 	leisure      = 200 * time.Millisecond
 	retryEvery   = time.Second // when the disk takes nothing
@@ -67,7 +68,9 @@ type Spool struct {
 	folder *folder
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change
+	changed chan struct{} // closed at the next change of what may be sent
+	todo    chan struct{} // holds one if the writer has to look
+	alarm   *time.Timer   // goes off when the open results are due
 
 	gathering
 	store
@@ -100,7 +103,7 @@ func Open(cfg Config) (*Spool, error) {
 		return nil, err
 	}
 	s := &Spool{
-		cfg: cfg, log: cfg.Logger.With("spool", cfg.Dir), folder: f, changed: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger.With("spool", cfg.Dir), folder: f, changed: make(chan struct{}), todo: make(chan struct{}, 1), alarm: time.NewTimer(0),
 		gathering: gathering{open: convert.Blocks{KeepSeq: func(source string) bool { return strings.HasPrefix(source, RunPrefix) }}},
 		store:     store{segmentSize: min(max(cfg.Limit/64, 4<<10), 8<<20)},
 	}
@@ -191,7 +194,15 @@ func (s *Spool) Close() error {
 	return nil
 }
 
-// notify wakes all who wait. The lock is held.
+// prompt wakes the writer.
+func (s *Spool) prompt() {
+	select {
+	case s.todo <- struct{}{}:
+	default:
+	}
+}
+
+// notify wakes all who wait for something to send, or for its end. The lock is held.
 func (s *Spool) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -66,11 +66,20 @@ func rows(r *synmeshv1.Report) (n int) {
 	return n
 }
 
+// decoded is what Next returns, as the controller sees it.
+func decoded(message []byte, err error) (*synmeshv1.SessionRequest, error) {
+	if err != nil {
+		return nil, err
+	}
+	m := &synmeshv1.SessionRequest{}
+	return m, proto.Unmarshal(message, m)
+}
+
 func next(t testing.TB, s *Spool) *synmeshv1.Report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	m, err := s.Next(ctx)
+	m, err := decoded(s.Next(ctx))
 	must(t, err)
 	return m.GetReport()
 }
@@ -80,7 +89,7 @@ func wantNone(t testing.TB, s *Spool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if m, err := s.Next(ctx); err == nil {
+	if m, err := decoded(s.Next(ctx)); err == nil {
 		t.Errorf("%v is to be sent, want nothing", m)
 	}
 }
@@ -163,6 +172,28 @@ func TestOnlyRunsKeepSequenceNumbers(t *testing.T) {
 	if seqs[ofRun] != 7 || seqs[ofMeasurement] != 0 {
 		t.Errorf("got the SYN-ACKs' sequence numbers %v, want that of the run alone", seqs)
 	}
+}
+
+func TestWhatWasWrittenLastIsSentWithoutReadingItBack(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	defer s.Close()
+	s.Begin(nil, math.MaxInt64)
+	wreck := func() {
+		t.Helper()
+		must(t, os.WriteFile(s.folder.name(0, true), make([]byte, 1<<20), 0o600))
+	}
+	put(t, s, 1)
+	next(t, s) // from now on the file has its second name
+	put(t, s, 3)
+	wreck()
+	if r := next(t, s); r.GetSequence() != 2 || rows(r) != 3 {
+		t.Errorf("report %d with %d results is sent; want report 2 with 3, from memory", r.GetSequence(), rows(r))
+	}
+	put(t, s, 3)
+	put(t, s, 3) // takes the place of those before
+	wreck()
+	wantNone(t, s)
 }
 
 func TestNextEndsWithItsContext(t *testing.T) {
@@ -343,7 +374,7 @@ func TestARejectedReportIsDroppedAndTheNextAreSentAgain(t *testing.T) {
 	s.Reject(last.GetEpoch(), 2)
 	wantNone(t, s) // until it counts for good
 	must(t, s.write(nil))
-	m, err := s.Next(t.Context())
+	m, err := decoded(s.Next(t.Context()))
 	must(t, err)
 	if m.GetResume().GetEpoch() != last.GetEpoch() {
 		t.Errorf("sent is %v, want a resume", m)
@@ -624,7 +655,7 @@ func TestADamagedBitCostsItsRecordOnly(t *testing.T) {
 		for {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			m, err := s.Next(ctx)
+			m, err := decoded(s.Next(ctx))
 			if err != nil && !s.dirty() {
 				break
 			}
@@ -686,7 +717,7 @@ func FuzzSegment(f *testing.F) {
 		for {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			m, err := s.Next(ctx)
+			m, err := decoded(s.Next(ctx))
 			if err != nil && !s.dirty() {
 				break
 			}

@@ -24,6 +24,7 @@ type store struct {
 	persisted   uint64 // ...and follows when they are on disk
 	nextID      uint64
 	gone        []*segment // to be removed as soon as the counts say so
+	tail        tail       // what was written last, if it is not much
 
 	active *os.File // the writer's; that of the newest segment, if it takes more
 }
@@ -56,6 +57,9 @@ func (s *Spool) write(batch []parcel) error {
 	defer s.mu.Unlock()
 	l.writing = false
 	if err == nil {
+		for _, p := range batch {
+			s.open.GiveBack(p.blocks)
+		}
 		s.sweep()
 		s.notify()
 	}
@@ -191,6 +195,10 @@ func (s *Spool) commit(w *written) error {
 		g = &segment{id: id, lane: w.lane, start: s.end, end: s.end, last: w.lane.last}
 		w.lane.segments = append(w.lane.segments, g)
 		s.nextID++
+	}
+	s.tail = tail{}
+	if len(content) <= maxTail {
+		s.tail = tail{g, g.size, content}
 	}
 	g.size += int64(len(content))
 	g.end, g.last, g.left = w.end, w.last, g.left+w.results

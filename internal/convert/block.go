@@ -18,9 +18,18 @@ type Blocks struct {
 	KeepSeq func(source string) bool
 
 	blocks []*synmeshv1.ResultBlock
-	open   map[blockKey]*builder
+	open   map[blockKey]int // where in builders
 	rows   int
+
+	builders []builder                // as many as blocks
+	spare    []*synmeshv1.ResultBlock // for the blocks to come
 }
+
+const (
+	blockBatch = 32   // blocks that are made together
+	maxSpare   = 1024 // blocks that are kept for later reports, and what there is room for when one begins
+	maxKept    = 16   // rows that a block has room for that is kept
+)
 
 type blockKey struct {
 	source, target string
@@ -29,10 +38,21 @@ type blockKey struct {
 }
 
 type builder struct {
-	block   *synmeshv1.ResultBlock
-	last    int64
-	synAcks map[probe.SynAck]uint32 // one more than the place in the block
-	seqs    bool
+	block  *synmeshv1.ResultBlock
+	last   int64
+	first  probe.SynAck            // what the first SYN-ACK said
+	others map[probe.SynAck]uint32 // one more than the place in the block
+	seqs   bool
+}
+
+// rowBlock is a block with room for one row, which is all that most blocks get
+// where there are many targets. Longer columns are moved elsewhere.
+type rowBlock struct {
+	block    synmeshv1.ResultBlock
+	times    [4]int64
+	numbers  [2]uint32
+	outcomes [1]synmeshv1.Outcome
+	synAcks  [1]*synmeshv1.SynAck
 }
 
 // Len returns the results gathered.
@@ -41,31 +61,76 @@ func (b *Blocks) Len() int { return b.rows }
 // Add gathers one result; its Agent is left out, for a report has one.
 func (b *Blocks) Add(r *probe.Result) {
 	key := blockKey{r.Source, r.Target, r.Remote, r.Stamp}
-	w := b.open[key]
-	if w == nil {
-		w = &builder{
-			block: &synmeshv1.ResultBlock{
-				Source: r.Source, Target: r.Target, Start: r.Time.UnixNano(), Stamp: synmeshv1.Stamp(r.Stamp),
-				Port: uint32(r.Remote.Port()), Address: r.Remote.Addr().AsSlice(),
-			},
-			last: r.Time.UnixNano(),
-			seqs: b.KeepSeq != nil && b.KeepSeq(r.Source),
-		}
+	i, ok := b.open[key]
+	if !ok {
+		i = b.begin(r)
 		if b.open == nil {
-			b.open = make(map[blockKey]*builder)
+			b.open = make(map[blockKey]int)
 		}
-		b.open[key] = w
-		b.blocks = append(b.blocks, w.block)
+		b.open[key] = i
 	}
-	w.add(r)
+	b.builders[i].add(r)
 	b.rows++
+}
+
+// begin begins the block of a result, and returns where its builder is.
+func (b *Blocks) begin(r *probe.Result) int {
+	if len(b.spare) == 0 {
+		b.makeSpare()
+	}
+	last := len(b.spare) - 1
+	m := b.spare[last]
+	b.spare = b.spare[:last]
+	m.Source, m.Target, m.Start, m.Stamp = r.Source, r.Target, r.Time.UnixNano(), synmeshv1.Stamp(r.Stamp)
+	m.Address, m.Port = r.Remote.Addr().AsSlice(), uint32(r.Remote.Port())
+	b.blocks = append(b.blocks, m)
+	b.builders = append(b.builders, builder{block: m, last: m.Start, seqs: b.KeepSeq != nil && b.KeepSeq(r.Source)})
+	return len(b.builders) - 1
+}
+
+func (b *Blocks) makeSpare() {
+	made := make([]rowBlock, blockBatch)
+	for i := range made {
+		w := &made[i]
+		m := &w.block
+		m.TimeDeltas, m.Rtts = w.times[0:0:1], w.times[1:1:2]
+		m.Latenesses, m.HostDelays = w.times[2:2:3], w.times[3:3:4]
+		m.LocalPorts, m.SynAckIndexes = w.numbers[0:0:1], w.numbers[1:1:2]
+		m.Outcomes, m.SynAcks = w.outcomes[:0], w.synAcks[:0]
+		b.spare = append(b.spare, m)
+	}
 }
 
 // Take returns the blocks and starts anew.
 func (b *Blocks) Take() []*synmeshv1.ResultBlock {
 	blocks := b.blocks
-	b.blocks, b.open, b.rows = nil, nil, 0
+	b.blocks, b.rows = make([]*synmeshv1.ResultBlock, 0, min(len(blocks), maxSpare)), 0
+	clear(b.open)
+	clear(b.builders)
+	b.builders = b.builders[:0]
+	if len(blocks) > maxSpare { // what has grown does not shrink
+		b.open, b.builders = nil, nil
+	}
 	return blocks
+}
+
+// GiveBack takes blocks that Take has returned, and that nobody uses any more, for
+// those to come.
+func (b *Blocks) GiveBack(blocks []*synmeshv1.ResultBlock) {
+	for _, m := range blocks {
+		if len(b.spare) == maxSpare {
+			return
+		}
+		if cap(m.Outcomes) > maxKept {
+			continue
+		}
+		m.TimeDeltas, m.Outcomes, m.Rtts, m.LocalPorts = m.TimeDeltas[:0], m.Outcomes[:0], m.Rtts[:0], m.LocalPorts[:0]
+		m.Latenesses, m.HostDelays, m.SynAckIndexes = m.Latenesses[:0], m.HostDelays[:0], m.SynAckIndexes[:0]
+		m.Attempts, m.Drops, m.SynAckSeqs, m.SynSeqs, m.Notes = nil, nil, nil, nil, nil
+		clear(m.SynAcks)
+		m.SynAcks = m.SynAcks[:0]
+		b.spare = append(b.spare, m)
+	}
 }
 
 func (w *builder) add(r *probe.Result) {
@@ -98,15 +163,23 @@ func (w *builder) add(r *probe.Result) {
 // synAck returns one more than the place of what a SYN-ACK said.
 func (w *builder) synAck(s probe.SynAck) uint32 {
 	s.Seq = 0
-	if index, ok := w.synAcks[s]; ok {
+	if len(w.block.SynAcks) == 0 {
+		w.first = s
+		w.block.SynAcks = append(w.block.SynAcks, fromSynAck(&s))
+		return 1
+	}
+	if s == w.first {
+		return 1
+	}
+	if index, ok := w.others[s]; ok {
 		return index
 	}
-	if w.synAcks == nil {
-		w.synAcks = make(map[probe.SynAck]uint32)
+	if w.others == nil {
+		w.others = make(map[probe.SynAck]uint32)
 	}
 	w.block.SynAcks = append(w.block.SynAcks, fromSynAck(&s))
 	index := uint32(len(w.block.SynAcks))
-	w.synAcks[s] = index
+	w.others[s] = index
 	return index
 }
 

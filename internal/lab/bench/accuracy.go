@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -26,39 +27,50 @@ type errorOf struct {
 	p50, p99, max time.Duration
 }
 
-func (b *suite) methods() []method {
+func (b *suite) methods(n *network) []method {
+	const (
+		every = 2 * time.Millisecond
+		flows = 100 // so that a target has heard the end of one handshake before the next of the same ports, even if the relay is late
+	)
 	ms := []method{
-		{"Synmesh, quiet", b.probes, false, b.ours("engine", engine.Quiet, b.probes, 2*time.Millisecond)},
-		{"Synmesh, tap", b.probes, false, b.ours("engine", engine.Tap, b.probes, 2*time.Millisecond)},
-		{"Synmesh, tap, captured beside it", b.probes, true, b.ours("engine", engine.Tap, b.probes, 2*time.Millisecond)},
-		{"Synmesh, mode connect", b.probes, false, b.ours("connect", engine.Quiet, b.probes, 2*time.Millisecond)},
-		{"Go net.Dial, timed", b.peerProbes, false, b.ours("dial", engine.Quiet, b.peerProbes, 10*time.Millisecond)},
+		{"Synmesh, quiet", b.probes, false, timedBy(n, "engine", engine.Quiet, flows, b.probes, every)},
+		{"Synmesh, tap, captured on its own host", b.probes, true, timedBy(n, "engine", engine.Tap, flows, b.probes, every)},
+		{"Synmesh, tap, captured at the far end", b.probes, false, timedBy(n, "engine", engine.Tap, flows, b.probes, every)},
+		{"Synmesh, mode connect", b.probes, false, timedBy(n, "connect", engine.Quiet, 1, b.probes, every)},
+		{"Go net.Dial, timed", b.peerProbes, false, timedBy(n, "dial", engine.Quiet, 1, b.peerProbes, 10*time.Millisecond)},
 	}
 	for _, t := range timers {
 		if peer, ok := b.peers.installed[t.program]; ok {
 			ms = append(ms, method{peer.String(), t.probes(b.peerProbes), false, func(ctx context.Context) ([]timed, error) {
-				return t.time(ctx, b.network, t.probes(b.peerProbes))
+				return t.time(ctx, n, t.probes(b.peerProbes))
 			}})
 		}
 	}
 	return ms
 }
 
-// ours has a child probe the target host.
-func (b *suite) ours(with string, s engine.Stamping, count int, every time.Duration) func(context.Context) ([]timed, error) {
+// timedBy has a child probe the target host.
+func timedBy(n *network, with string, s engine.Stamping, flows, count int, every time.Duration) func(context.Context) ([]timed, error) {
 	return func(ctx context.Context) ([]timed, error) {
-		f, _, err := child(ctx, b.network.from, job{
-			With: with, Stamping: s, First: b.network.to.Addr4(), Targets: 1, Count: count, Interval: every, Keep: true,
+		f, _, err := child(ctx, n.from, job{
+			With: with, Stamping: s, First: n.to.Addr4(), Targets: 1, Keep: true,
+			Flows: flows, Count: count / flows, Interval: every * time.Duration(flows),
 		})
 		return f.Probes, err
 	}
 }
 
 // accuracy measures the error of each method, with idle cores and with busy ones.
-func (b *suite) accuracy(ctx context.Context, p *page) error {
+func (b *suite) accuracy(ctx context.Context, p *page) (err error) {
+	n, err := buildRelayed()
+	if err != nil {
+		return fmt.Errorf("accuracy: %w", err)
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	p.timed = address(n.to)
 	var rows []accuracyRow
-	for _, m := range b.methods() {
-		row, err := b.accuracyOf(ctx, m)
+	for _, m := range b.methods(n) {
+		row, err := b.accuracyOf(ctx, n, m)
 		if err == nil {
 			rows = append(rows, row)
 			continue
@@ -71,12 +83,12 @@ func (b *suite) accuracy(ctx context.Context, p *page) error {
 	return nil
 }
 
-func (b *suite) accuracyOf(ctx context.Context, m method) (accuracyRow, error) {
+func (b *suite) accuracyOf(ctx context.Context, n *network, m method) (accuracyRow, error) {
 	row := accuracyRow{name: m.name}
 	for i, busy := range []bool{false, true} {
 		b.say("accuracy: %s, cores busy: %v", m.name, busy)
 		var err error
-		if row.off[i], err = b.against(ctx, m, busy); err != nil {
+		if row.off[i], err = b.against(ctx, n, m, busy); err != nil {
 			return row, err
 		}
 	}
@@ -84,20 +96,20 @@ func (b *suite) accuracyOf(ctx context.Context, m method) (accuracyRow, error) {
 }
 
 // against compares what a method reports with the wire.
-func (b *suite) against(ctx context.Context, m method, busy bool) (e errorOf, err error) {
+func (b *suite) against(ctx context.Context, n *network, m method, busy bool) (e errorOf, err error) {
 	if err := b.calm(ctx); err != nil {
 		return e, err
 	}
 	if busy {
-		stop, err := b.network.keepBusy(2 * runtime.NumCPU())
+		stop, err := n.keepBusy(2 * runtime.NumCPU())
 		if err != nil {
 			return e, err
 		}
 		defer stop()
 	}
-	at := b.network.to
+	at := n.far
 	if m.beside {
-		at = b.network.from
+		at = n.from
 	}
 	w, err := tapWire(at)
 	if err != nil {

@@ -63,7 +63,7 @@ func startFleet(ctx context.Context, n *network, bin string, targets int) (f *fl
 	if err := f.run(ctx, n.from, "probe-agent", "enroll", "--controller", controller+":7400", "--token-file", f.at("token"), "--state", f.at("state")); err != nil {
 		return f, err
 	}
-	f.agent, err = f.start(n.from, "probe-agent", "--controller", controller+":7400", "--state", f.at("state"))
+	f.agent, err = f.start(n.from, "probe-agent", "--controller", controller+":7400", "--join", controller+":7946", "--state", f.at("state"))
 	return f, err
 }
 

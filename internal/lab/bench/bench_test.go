@@ -39,9 +39,18 @@ func TestFiguresOfASmokeTestArePlausible(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	relayed, err := buildRelayed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := relayed.close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	b := &suite{options: o, network: n, progress: t.Output()}
-	for _, m := range b.methods() {
-		e, err := b.against(t.Context(), m, false)
+	for _, m := range b.methods(relayed) {
+		e, err := b.against(t.Context(), relayed, m, false)
 		if err != nil {
 			t.Fatalf("%s: %v", m.name, err)
 		}

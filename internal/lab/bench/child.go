@@ -29,7 +29,8 @@ type job struct {
 	Stamping engine.Stamping
 	First    netip.Addr
 	Targets  int // First and the addresses after it
-	Count    int
+	Flows    int // 0 is 1
+	Count    int // in each flow
 	Interval time.Duration
 	Keep     bool   // whether each probe's round trip is wanted
 	Profile  string // the file for a CPU profile, if one is wanted
@@ -116,7 +117,7 @@ func output(on *lab.Node, cmd *exec.Cmd) ([]byte, error) {
 }
 
 func (j job) spec() probe.Spec {
-	s := probe.Spec{Count: j.Count, Interval: j.Interval, Timeout: 2 * time.Second, Flows: 1}
+	s := probe.Spec{Count: j.Count, Interval: j.Interval, Timeout: 2 * time.Second, Flows: max(j.Flows, 1)}
 	for a := j.First; len(s.Targets) < j.Targets; a = a.Next() {
 		s.Targets = append(s.Targets, probe.Target{Name: a.String(), Host: a.String(), Port: port})
 	}

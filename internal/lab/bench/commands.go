@@ -26,7 +26,7 @@ func (p *page) commands(n *network) {
 	}
 	if p.options.probes > 0 {
 		for _, t := range timers {
-			list(t.program, t.args(strconv.Itoa(t.probes(p.options.peerProbes)), address(n.to)))
+			list(t.program, t.args(strconv.Itoa(t.probes(p.options.peerProbes)), p.timed))
 		}
 	}
 	if p.options.targets > 0 {
@@ -35,7 +35,7 @@ func (p *page) commands(n *network) {
 		}
 	}
 	if len(lines) > 0 {
-		p.section("What the others were asked", fmt.Sprintf("From %s, to %s:\n\n%s", address(n.from), address(n.to), strings.Join(lines, "\n")))
+		p.section("What the others were asked", fmt.Sprintf("From %s:\n\n%s", address(n.from), strings.Join(lines, "\n")))
 	}
 }
 

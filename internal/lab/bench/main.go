@@ -39,7 +39,9 @@ func main() {
 	o := full
 	quick := flag.Bool("quick", false, "a smoke test of some seconds, whose figures mean little")
 	targets := flag.Int("targets", 0, fmt.Sprintf("how many targets the rate is measured with: a power of two, %d at most", maxTargets))
-	only := flag.String("only", "", "measure these `sections` only, of accuracy, rate, bystander and steady, with commas between them")
+	only := flag.String("only", "", "measure these `sections` only, of accuracy, rate, bystander, steady and ingest, with commas between them")
+	agents := flag.Int("agents", 0, "how many agents ingest has")
+	length := flag.Duration("length", 0, "how long they report")
 	rounds := flag.Int("rounds", 0, "how often the rate is measured; the best one counts")
 	profiles := flag.String("profiles", "", "write CPU profiles of the engine, as the rate is measured, to this `folder`")
 	file := flag.String("write", "", "write the page to this `file`, too")
@@ -55,6 +57,12 @@ func main() {
 	}
 	if *rounds > 0 {
 		o.rounds = *rounds
+	}
+	if *agents > 0 {
+		o.ingest = *agents
+	}
+	if *length > 0 {
+		o.ingestFor = *length
 	}
 	o.profiles = *profiles
 	if *only != "" {
@@ -113,6 +121,7 @@ func run(ctx context.Context, o options, progress io.Writer) (p *page, err error
 		{o.rounds > 0, b.rate},
 		{o.slice > 0, b.bystander},
 		{o.seconds > 0, b.steady},
+		{o.ingest > 0, b.ingest},
 	} {
 		if section.wanted {
 			if err := section.measure(ctx, p); err != nil {

@@ -22,17 +22,57 @@ const port = 443
 // firstTarget is the first of the target host's many addresses.
 var firstTarget = netip.AddrFrom4([4]byte{10, 128, 0, 0})
 
-// network is two hosts and a wire between them. The target host has, besides
-// its own address, 10.128.0.0/14 to itself.
+// network is two hosts and a way between them, whose first part is a wire.
 type network struct {
 	lab      *lab.Lab
 	from, to *lab.Node
+	far      *lab.Node        // the other end of the wire
 	mac      net.HardwareAddr // of the target host
 	listener net.Listener
 	served   chan struct{} // closed when nobody accepts any more
 }
 
-func build(targets int) (n *network, err error) {
+// build joins the hosts by the wire. The target host has, besides its own address,
+// 10.128.0.0/14 to itself.
+func build(targets int) (*network, error) {
+	many := &net.IPNet{IP: firstTarget.AsSlice(), Mask: net.CIDRMask(14, 32)}
+	return join(func(n *network) error {
+		n.far = n.to
+		_, err := n.lab.Wire(n.from, n.to)
+		return err
+	}, func(n *network) error {
+		err := n.from.Do(func() error {
+			return netlink.RouteAdd(&netlink.Route{Dst: many, Gw: n.to.Addr4().AsSlice()})
+		})
+		if err == nil {
+			err = n.to.Do(func() error { return own(many) })
+		}
+		if err != nil {
+			return fmt.Errorf("route to the targets: %w", err)
+		}
+		return nil
+	})
+}
+
+// buildRelayed puts a router behind the wire, and a relay between it and the target
+// host. What a kernel's own TCP sends keeps the time at which it was to leave as far as virtual wires go,
+// and gets its stamp at a packet socket then: a relay takes that off.
+func buildRelayed() (*network, error) {
+	return join(func(n *network) (err error) {
+		if n.far, err = n.lab.Router("router"); err != nil {
+			return err
+		}
+		if _, err = n.lab.Wire(n.from, n.far); err != nil {
+			return err
+		}
+		_, err = n.lab.Link(n.far, n.to, lab.Impairment{})
+		return err
+	}, func(*network) error { return nil })
+}
+
+// join makes two hosts, joins them by the way, and has the target host listen when
+// the routes are complete.
+func join(way, routes func(*network) error) (n *network, err error) {
 	n = &network{served: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -48,32 +88,29 @@ func build(targets int) (n *network, err error) {
 	if n.to, err = n.lab.Host("to"); err != nil {
 		return n, err
 	}
-	if _, err = n.lab.Wire(n.from, n.to); err != nil {
+	if err = way(n); err != nil {
 		return n, err
 	}
 	if err = n.lab.Route(); err != nil {
 		return n, err
 	}
-	many := &net.IPNet{IP: firstTarget.AsSlice(), Mask: net.CIDRMask(14, 32)}
-	err = n.from.Do(func() error {
-		return netlink.RouteAdd(&netlink.Route{Dst: many, Gw: n.to.Addr4().AsSlice()})
-	})
-	if err != nil {
-		return n, fmt.Errorf("route to the targets: %w", err)
+	if err = routes(n); err != nil {
+		return n, err
 	}
-	return n, n.to.Do(func() error { return n.serve(many) })
+	return n, n.to.Do(n.serve)
 }
 
-// serve has the calling thread's host be all of the addresses, and listen there.
-func (n *network) serve(many *net.IPNet) error {
+// own has the calling thread's host be all of the addresses.
+func own(many *net.IPNet) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
 	}
-	local := &netlink.Route{Dst: many, LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Table: unix.RT_TABLE_LOCAL}
-	if err := netlink.RouteAdd(local); err != nil {
-		return fmt.Errorf("be %v: %w", many, err)
-	}
+	return netlink.RouteAdd(&netlink.Route{Dst: many, LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Table: unix.RT_TABLE_LOCAL})
+}
+
+// serve has the calling thread's host listen on all of its addresses.
+func (n *network) serve() error {
 	link, err := netlink.LinkByName(n.to.Interface())
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ type options struct {
 	slices     int           // bystander: how often in each company
 	steady     int           // steady: targets
 	seconds    int           // steady: rounds, a second apart
+	ingest     int           // ingest: agents
+	ingestFor  time.Duration // ingest: how long they report
 	patience   time.Duration // how long to wait in all for the machine to be quiet
 	profiles   string        // the folder for profiles of the engine, if they are wanted
 }
@@ -25,11 +27,13 @@ type options struct {
 var (
 	full = options{
 		probes: 2000, peerProbes: 300, targets: maxTargets, rounds: 5,
-		slice: 300 * time.Millisecond, slices: 30, steady: 1000, seconds: 20, patience: time.Minute,
+		slice: 300 * time.Millisecond, slices: 30, steady: 1000, seconds: 20,
+		ingest: 500, ingestFor: time.Minute, patience: time.Minute,
 	}
 	smoke = options{
 		probes: 300, peerProbes: 50, targets: 1 << 12, rounds: 1,
 		slice: 100 * time.Millisecond, slices: 3, steady: 100, seconds: 2,
+		ingest: 10, ingestFor: 2 * time.Second,
 	}
 )
 
@@ -48,10 +52,10 @@ func (o *options) keep(sections []string) error {
 	wanted := make(map[string]bool)
 	for _, s := range sections {
 		switch s {
-		case "accuracy", "rate", "bystander", "steady":
+		case "accuracy", "rate", "bystander", "steady", "ingest":
 			wanted[s] = true
 		default:
-			return fmt.Errorf("there is no section %q; the sections are accuracy, rate, bystander and steady", s)
+			return fmt.Errorf("there is no section %q; the sections are accuracy, rate, bystander, steady and ingest", s)
 		}
 	}
 	if !wanted["accuracy"] {
@@ -65,6 +69,9 @@ func (o *options) keep(sections []string) error {
 	}
 	if !wanted["steady"] {
 		o.seconds = 0
+	}
+	if !wanted["ingest"] {
+		o.ingest = 0
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type page struct {
 	body    strings.Builder
 	behind  []string // where a peer does better
 	failed  []string // peers that could not do it here
+	timed   string   // the address whose handshakes the peers have timed
 }
 
 func newPage(o options, ps peers) *page {

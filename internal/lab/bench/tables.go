@@ -19,17 +19,16 @@ type accuracyRow struct {
 
 func (p *page) accuracy(rows []accuracyRow) {
 	p.section("Accuracy", fmt.Sprintf(`
-How far the reported round trip is from what an independent capture at the
-target host, the other end of the wire, has seen of the same handshake; in
-microseconds. "Busy" is with two busy loops for each core. %d probes, 2 ms
+How far the reported round trip is from what an independent capture has seen of
+the same handshake; in microseconds. The capture is at the far end of the probing
+host's wire, where a router is; "on its own host" it is on the probing host's
+own interface, as others measure a tap: it and our tap get their stamps from one place
+in the kernel. Between the router and the target host is a relay, a program that passes packets
+on, for on a virtual wire the kernel stamps late what its own TCP sends, as the target
+host does, as a rule by 1 to 3 µs. The relay is in each round trip, and in no error. "Busy" is with two busy loops for each core. %d probes, 2 ms
 apart, for Synmesh, %d probes, 10 ms apart, for the others, and for scamper a
 third of that, 100 ms apart, since it does not go faster. The ratio is of
-the 99th percentiles, to Synmesh in quiet mode. On
-a virtual wire, the kernel stamps late what its own TCP sends, as the target host
-does here, as a rule by 1 to 3 µs: that is in each figure of ours. A test of probe/engine has a
-relay in between, and finds less. "Captured beside it" is against a
-capture on the probing host's own interface, as others measure it: that capture
-and our tap get their stamps from one place in the kernel. hping3 and nping report in
+the 99th percentiles, to Synmesh in quiet mode. hping3 and nping report in
 steps of 100 µs, which no clock can make up for.`, p.options.probes, p.options.peerProbes))
 	var table [][]string
 	base := rows[0]

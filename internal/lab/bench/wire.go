@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/synmesh/synmesh/internal/lab"
@@ -23,7 +24,7 @@ const (
 	networkTo = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network order
 )
 
-// wire is an independent capture at the other end of the wire: a ring that the
+// wire is an independent capture at one end of the wire: a ring that the
 // kernel fills, with stamps of its own. Nobody waits on it and nobody reads it
 // before the end, so that it wakes nobody up.
 type wire struct {
@@ -41,14 +42,18 @@ type handshake struct {
 // tapWire captures what passes the first interface of a host.
 func tapWire(on *lab.Node) (w *wire, err error) {
 	w = &wire{fd: -1}
-	err = on.Do(func() error { return w.open() })
+	err = on.Do(func() error { return w.open(on.Interface()) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("capture the wire: %w", err), w.close())
 	}
 	return w, nil
 }
 
-func (w *wire) open() (err error) {
+func (w *wire) open(device string) (err error) {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
 	if w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return os.NewSyscallError("socket", err)
 	}
@@ -69,15 +74,19 @@ func (w *wire) open() (err error) {
 	if w.ring, err = unix.Mmap(w.fd, 0, frames*frameLen, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return os.NewSyscallError("mmap", err)
 	}
-	return os.NewSyscallError("bind", unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: networkTo}))
+	return os.NewSyscallError("bind", unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: networkTo, Ifindex: link.Attrs().Index}))
 }
 
 // handshakes returns what was captured, in the order of the SYNs, and ends the capture.
 func (w *wire) handshakes() (hs []handshake, err error) {
 	defer func() { err = errors.Join(err, w.close()) }()
 	var p packet.Packet
-	sent := make(map[uint16]int64) // the last SYN's stamp by its port
-	open := make(map[uint16]int)   // where its handshake is
+	type syn struct {
+		port uint16
+		seq  uint32
+	}
+	sent := make(map[syn]int64) // the stamp of its last copy
+	open := make(map[syn]int)   // where its handshake is
 	for i := range frames {
 		f := w.ring[i*frameLen:][:frameLen]
 		if binary.NativeEndian.Uint32(f)&inUse == 0 { // struct tpacket2_hdr
@@ -90,13 +99,14 @@ func (w *wire) handshakes() (hs []handshake, err error) {
 		}
 		switch s := &p.TCP; s.Flags & (packet.SYN | packet.ACK) {
 		case packet.SYN:
-			sent[s.Src.Port()], open[s.Src.Port()] = stamp, len(hs)
-			hs = append(hs, handshake{port: s.Src.Port()})
+			of := syn{s.Src.Port(), s.Seq}
+			sent[of], open[of] = stamp, len(hs)
+			hs = append(hs, handshake{port: of.port})
 		case packet.SYN | packet.ACK:
-			at, ok := open[s.Dst.Port()]
-			if ok { // no retransmission
-				hs[at].rtt, hs[at].seq = time.Duration(stamp-sent[s.Dst.Port()]), s.Seq
-				delete(open, s.Dst.Port())
+			of := syn{s.Dst.Port(), s.Ack - 1}
+			if at, ok := open[of]; ok { // no retransmission
+				hs[at].rtt, hs[at].seq = time.Duration(stamp-sent[of]), s.Seq
+				delete(open, of)
 			}
 		}
 	}
