@@ -47,11 +47,20 @@ bench: build ## measure accuracy, rate and cost, beside those peers that are ins
 test: ## run all tests, as root or not
 	go test -count=1 $(TESTFLAGS) ./...
 
+NODE := docs/clients/node
+
+.PHONY: clients
+clients: build $(NODE)/node_modules/.package-lock.json ## watch with a foreign client while the controller is killed
+	cd $(NODE) && npm test --silent
+	tools/clients.sh
+
 .PHONY: torture
 torture: ## the long proofs: 1,000 kills, 10 million forged answers, a parted fleet, 1,000 agents
 	SYNMESH_TORTURE=1 nice go test -count=1 -v -timeout 30m -run 'Torture|TenMillion' ./internal/gossip ./probe/engine
 	SYNMESH_KILLS=1000 nice go test -count=1 -v -timeout 2h ./internal/oracle
+	SYNMESH_TORTURE=1 nice go test -count=1 -v -timeout 1h -run 'Kill|Flip|ACutFile|ADisk' ./controller/history -rapid.checks=2000
 	SYNMESH_TORTURE=1 go test -count=1 -v -timeout 30m -run Swarm ./internal/lab/swarm
+	SYNMESH_TORTURE=1 go test -count=1 -v -timeout 30m -run Silent ./internal/lab/outage
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (60s)
@@ -59,7 +68,7 @@ fuzz: ## run each fuzz target for FUZZTIME (60s)
 
 .PHONY: generate
 generate: $(BUF) $(TOOLS)/built ## write the Go code of the .proto files
-	find proto -name '*.pb.go' -delete
+	find proto controller/web -name '*.pb*.go' -delete
 	$(BUF) generate
 
 .PHONY: generate-check
@@ -91,7 +100,7 @@ cross: ## build for the other platforms into dist/
 
 .PHONY: clean
 clean: ## remove what was built and fetched here
-	rm -rf bin dist tools/node_modules
+	rm -rf bin dist tools/node_modules $(NODE)/node_modules
 
 .PHONY: help
 help: ## show this
@@ -99,6 +108,10 @@ help: ## show this
 
 $(TOOLS)/built: tools/go.mod tools/go.sum
 	go -C tools build -trimpath -buildvcs=false -o ../$(TOOLS)/ tool
+	@touch $@
+
+$(NODE)/node_modules/.package-lock.json: $(addprefix $(NODE)/,package.json package-lock.json .npmrc)
+	cd $(NODE) && npm ci --loglevel=error
 	@touch $@
 
 $(BUF): tools/package.json tools/package-lock.json tools/.npmrc

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/controller/history"
+	"github.com/synmesh/synmesh/controller/metrics"
 	"github.com/synmesh/synmesh/controller/registry"
 	"github.com/synmesh/synmesh/internal/gossip"
 	"github.com/synmesh/synmesh/internal/identity"
@@ -36,10 +36,20 @@ type Config struct {
 	Name string
 	// DataDir is a folder of the controller's own.
 	DataDir string
-	// Retention is how long results are kept; 0 is the history's default.
-	Retention time.Duration
+	// History says how much is kept, and for how long. Its Dir and Logger are left empty.
+	History history.Config
+	// Keep is where results are kept instead of in DataDir; nil: they are kept there.
+	Keep History
 	// Listen is the gRPC address; empty is DefaultListen.
 	Listen string
+	// HTTP is the address for JSON and metrics; empty: there is none.
+	HTTP string
+	// MetricsBy is the label whose values the metrics of probes are grouped by; empty is
+	// metrics.DefaultBy. OTLP says where metrics are pushed to; nil: nowhere.
+	MetricsBy string
+	OTLP      *metrics.OTLP
+	// Version is what the metrics say is running.
+	Version string
 	// Advertise is the address that others reach this host at; if it is not
 	// valid, the one this host uses towards a seed or the world.
 	Advertise netip.Addr
@@ -53,6 +63,16 @@ type Config struct {
 	Logger *slog.Logger // nil discards
 }
 
+// History is where a controller keeps what its agents found; see history.Store, and
+// memory.History for another.
+type History interface {
+	api.History
+	metrics.History
+	// Run is the history's life, which ends with ctx; when it has returned, Close is called.
+	Run(ctx context.Context) error
+	Close() error
+}
+
 // Controller is a controller whose port is open.
 type Controller struct {
 	cfg      Config
@@ -60,7 +80,8 @@ type Controller struct {
 	trust    *trust
 	herald   *herald
 	listener net.Listener
-	history  *history.Store
+	web      net.Listener // nil if there is none
+	history  History
 	registry *registry.Registry
 	fleet    *fleet.Fleet
 	gossip   *gossip.Gossip
@@ -88,7 +109,7 @@ func (c *Controller) open() (err error) {
 	if c.trust, err = c.openTrust(); err != nil {
 		return err
 	}
-	c.registry, err = registry.Open(c.trust.registry(registry.Config{Dir: filepath.Join(c.cfg.DataDir, "registry"), Logger: c.cfg.Logger}))
+	c.registry, err = registry.Open(c.trust.registry(registry.Config{Dir: filepath.Join(c.cfg.DataDir, registryFolder), Logger: c.cfg.Logger}))
 	if err != nil {
 		return err
 	}
@@ -103,16 +124,32 @@ func (c *Controller) open() (err error) {
 	if c.listener, err = net.Listen("tcp", c.cfg.Listen); err != nil {
 		return fmt.Errorf("gRPC: %w", err)
 	}
+	if c.cfg.HTTP != "" {
+		if c.web, err = net.Listen("tcp", c.cfg.HTTP); err != nil {
+			return fmt.Errorf("HTTP: %w", err)
+		}
+	}
 	if c.gossip, err = c.newGossip(); err != nil {
 		return err
 	}
-	c.history, err = history.Open(history.Config{
-		Dir: filepath.Join(c.cfg.DataDir, "history"), Retention: c.cfg.Retention, Logger: c.cfg.Logger,
-	})
-	if err != nil {
+	if err := c.openHistory(); err != nil {
 		return err
 	}
 	return c.welcomeOperator()
+}
+
+func (c *Controller) openHistory() error {
+	if c.history = c.cfg.Keep; c.history != nil {
+		return nil
+	}
+	cfg := c.cfg.History
+	cfg.Dir, cfg.Logger = filepath.Join(c.cfg.DataDir, historyFolder), c.cfg.Logger
+	store, err := history.Open(cfg)
+	if err != nil {
+		return err // and c.history stays nil
+	}
+	c.history = store
+	return nil
 }
 
 func (c *Controller) newGossip() (*gossip.Gossip, error) {
@@ -138,6 +175,9 @@ func (c *Controller) close() error {
 	if c.listener != nil {
 		errs = append(errs, c.listener.Close())
 	}
+	if c.web != nil {
+		errs = append(errs, c.web.Close())
+	}
 	if c.history != nil {
 		errs = append(errs, c.history.Close())
 	}
@@ -155,21 +195,25 @@ func (c *Controller) Addr() net.Addr { return c.listener.Addr() }
 // taken in is stored.
 func (c *Controller) Run(ctx context.Context) (err error) {
 	measurements := catalogue.New(c.cfg.Measurements, c.registry)
-	tables := newTimetables(c.fleet, measurements, c.cfg.Logger)
+	tables, stored := newTimetables(c.fleet, measurements, c.cfg.Logger), feed.New()
 	server, err := api.New(api.Config{
-		Fleet: c.fleet, Feed: feed.New(), History: c.history, Catalogue: measurements, Plan: tables.Plan,
+		Fleet: c.fleet, Feed: stored, History: c.history, Catalogue: measurements, Plan: tables.Plan,
 		Identity: c.trust.source, Registry: c.registry, Roots: c.trust.roots(), Files: c.herald.files, Sign: c.herald.sign,
-		Follow: c.herald.follow, Keys: c.herald, Logger: c.cfg.Logger,
+		Follow: c.herald.follow, Keys: c.herald, Backup: c.backup, Logger: c.cfg.Logger,
 	})
 	if err != nil {
 		return errors.Join(err, c.close())
 	}
+	outside, err := c.outside(server, stored)
+	if err != nil {
+		return errors.Join(err, c.close())
+	}
 	keep, release := context.WithCancel(context.WithoutCancel(ctx))
-	stored := make(chan error, 1)
-	go func() { stored <- c.history.Run(keep) }()
+	kept := make(chan error, 1)
+	go func() { kept <- c.history.Run(keep) }()
 	defer func() {
 		release()
-		err = errors.Join(err, <-stored, c.history.Close(), c.registry.Close())
+		err = errors.Join(err, <-kept, c.history.Close(), c.registry.Close())
 	}()
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -180,6 +224,9 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return c.herald.run(ctx, c.gossip.SetKeys) })
 	g.Go(func() error { return c.trust.run(ctx, c) })
 	g.Go(func() error { return tables.run(ctx) })
+	for _, run := range outside {
+		g.Go(func() error { return run(ctx) })
+	}
 	c.cfg.Logger.Info("controller ready", "grpc", c.Addr(), "measurements", len(c.cfg.Measurements))
 	return g.Wait()
 }

@@ -116,7 +116,7 @@ func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
 		{"a port that is taken", func(c *Config) { c.Listen = taken.Addr().String() }, taken.Addr().String() + ": bind: address already in use"},
 		{"a name that cannot be told", func(c *Config) { c.Name = "controller 1" }, "' ' is not allowed"},
 		{"a seed that is no address", func(c *Config) { c.Gossip.Seeds = []string{"seed"} }, "seed"},
-		{"a retention of less than nothing", func(c *Config) { c.Retention = -time.Hour }, "it cannot be negative"},
+		{"a retention of less than nothing", func(c *Config) { c.History.Retention = -time.Hour }, "it cannot be negative"},
 		{"a folder that is a file", func(c *Config) { c.DataDir = "/dev/null" }, "/dev/null"},
 	}
 	for _, tt := range tests {

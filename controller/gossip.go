@@ -64,7 +64,7 @@ type heraldFile struct {
 // openHerald reads the keys of the gossip, or makes them.
 func openHerald(dataDir string, t *trust, log *slog.Logger) (*herald, error) {
 	h := &herald{
-		fleet: t.self.Fleet, signer: t.announcer(), path: filepath.Join(dataDir, "gossip.json"), log: log, settle: settleFor,
+		fleet: t.self.Fleet, signer: t.announcer(), path: filepath.Join(dataDir, heraldName), log: log, settle: settleFor,
 		kick: make(chan struct{}, 1), stopped: make(chan struct{}),
 		changed: make(chan struct{}), done: make(chan struct{}), followers: make(map[string]*follower),
 	}

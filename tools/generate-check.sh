@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 mkdir -p "$work/have" "$work/want"
-find proto -name '*.pb.go' -exec sh -c '
+find proto controller/web -name '*.pb*.go' -exec sh -c '
 	for file do mkdir -p "$0/$(dirname "$file")" && cp "$file" "$0/$file"; done' "$work/have" {} +
 "$buf" generate -o "$work/want"
 if ! diff -ru "$work/have" "$work/want"; then

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/synmesh/synmesh/controller"
+	"github.com/synmesh/synmesh/controller/metrics"
 	"github.com/synmesh/synmesh/internal/measurement"
 )
 
@@ -31,11 +33,13 @@ func main() {
 func command() *cobra.Command {
 	var cfg controller.Config
 	var advertise, gossipListen, measurements string
+	var otlp metrics.OTLP
 	c := &cobra.Command{
 		Use:   "probe-controller --data FOLDER",
 		Short: "Plan, collect and serve what agents measure",
 		Long: `probe-controller is where agents connect to and operators ask: it hands out
-timetables and runs, keeps the results, and serves them over gRPC.
+timetables and runs, keeps the results, and serves them over gRPC. JSON and metrics
+are served over HTTP, which like gRPC takes certificates of the fleet only.
 
 On its first start it makes a CA for the fleet in FOLDER/ca, an admin, and the
 admin's context file FOLDER/operator.yaml, for probectl --context. With --tls-cert,
@@ -62,7 +66,12 @@ spiffe://FLEET/user/ROLE/NAME with viewer, operator or admin for a role.`,
 					return fmt.Errorf("no --name is given, and the host has none: %w", err)
 				}
 			}
-			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			if otlp.Endpoint != "" {
+				cfg.OTLP = &otlp
+			} else if otlp != (metrics.OTLP{Interval: metrics.DefaultInterval}) {
+				return errors.New("--otlp-... says how to push metrics, and not where to; name a collector with --otlp-endpoint")
+			}
+			cfg.Version, cfg.Logger = version, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			ctl, err := controller.New(cfg)
 			if err != nil {
 				return err
@@ -73,8 +82,14 @@ spiffe://FLEET/user/ROLE/NAME with viewer, operator or admin for a role.`,
 	f := c.Flags()
 	f.StringVar(&cfg.Name, "name", "", "name in the gossip, unique in the fleet (the host's name)")
 	f.StringVar(&cfg.DataDir, "data", "", "folder for the history, the registry and the CA")
-	f.DurationVar(&cfg.Retention, "retention", 0, "how long results are kept (168h)")
+	historyFlags(f, &cfg.History)
 	f.StringVar(&cfg.Listen, "listen", controller.DefaultListen, "gRPC address, for agents and operators")
+	f.StringVar(&cfg.HTTP, "http", controller.DefaultHTTP, "address for JSON and metrics; an empty one serves none")
+	f.StringVar(&cfg.MetricsBy, "metrics-by", metrics.DefaultBy, "label of agents that metrics of probes are grouped by")
+	f.StringVar(&otlp.Endpoint, "otlp-endpoint", "", "collector that metrics are pushed to, as HOST:PORT; OTLP over gRPC and TLS")
+	f.StringVar(&otlp.CA, "otlp-ca", "", "PEM file with the roots of its certificate (those of the host)")
+	f.StringVar(&otlp.Headers, "otlp-headers-file", "", "file with a line NAME: VALUE for each header to send to it")
+	f.DurationVar(&otlp.Interval, "otlp-interval", metrics.DefaultInterval, "time between two pushes")
 	f.StringVar(&measurements, "measurements", "", "YAML file of measurements to plan")
 	f.StringArrayVar(&cfg.Gossip.Seeds, "join", nil, "any member of the fleet as HOST:PORT, to gossip with; may be repeated")
 	f.StringVar(&gossipListen, "gossip-listen", "0.0.0.0:7946", "address to gossip on")
@@ -83,6 +98,6 @@ spiffe://FLEET/user/ROLE/NAME with viewer, operator or admin for a role.`,
 	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM file with its key")
 	f.StringVar(&cfg.TLS.Roots, "tls-roots", "", "PEM file with the roots that all certificates of the fleet lead to")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key", "tls-roots")
-	c.AddCommand(operatorCommand())
+	c.AddCommand(operatorCommand(), checkCommand(), restoreCommand())
 	return c
 }

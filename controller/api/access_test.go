@@ -42,8 +42,9 @@ var mayCall = func() map[string]string {
 			"WhoAmI": members, "ListMembers": read, "ListUsers": govern, "ListTokens": govern, "ListAuditEntries": govern,
 			"CreateToken": govern, "RevokeToken": govern, "BanAgent": govern, "UnbanAgent": govern, "UnlockAgent": govern, "RotateGossipKeys": govern,
 			"CreateUser": govern, "RevokeUser": govern},
+		"synmesh.v1.BackupService": {"Backup": govern},
 		"synmesh.v1.FleetService":  {"ListAgents": read},
-		"synmesh.v1.ResultService": {"ListResults": read, "Matrix": read},
+		"synmesh.v1.ResultService": {"ListResults": read, "Matrix": read, "Query": read, "Watch": read, "Export": read},
 		"synmesh.v1.RunService":    {"Run": measure, "Attend": measure},
 		"synmesh.v1.MeasurementService": {
 			"ListMeasurements": read, "GetMeasurement": read, "GetTimetable": read,

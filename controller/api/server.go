@@ -25,6 +25,7 @@ import (
 
 	"github.com/synmesh/synmesh/controller/api/access"
 	"github.com/synmesh/synmesh/controller/api/agents"
+	"github.com/synmesh/synmesh/controller/api/backups"
 	"github.com/synmesh/synmesh/controller/api/enrolments"
 	"github.com/synmesh/synmesh/controller/api/fleets"
 	"github.com/synmesh/synmesh/controller/api/identities"
@@ -84,16 +85,21 @@ type Config struct {
 	Sign   func(gossip.Peer) (gossip.Announcement, error)
 	Follow func(ctx context.Context, agent, version string) (next string, files map[string][]byte, err error)
 	Keys   identities.Keys
+	// Backup writes a copy of all that the controller keeps.
+	Backup backups.Taker
 	Logger *slog.Logger
 }
 
 // Server is the gRPC server with all services.
 type Server struct {
-	grpc   *grpc.Server
-	health *health.Server
-	fleet  *fleet.Fleet
-	agents *agents.Service
-	guard  *access.Guard
+	grpc    *grpc.Server
+	health  *health.Server
+	fleet   *fleet.Fleet
+	agents  *agents.Service
+	results *results.Service
+	guard   *access.Guard
+	relay   *identity.Relay
+	calls   *calls
 }
 
 // New returns a Server that does not listen yet.
@@ -106,12 +112,13 @@ func New(c Config) (*Server, error) {
 		c.Logger.Error("a request made the controller panic", "panic", p, "stack", string(debug.Stack()))
 		return status.Error(codes.Internal, "the controller failed on this request; its log says where")
 	})
-	guard := access.New(c.Registry, c.Logger)
-	s := &Server{fleet: c.Fleet, health: health.NewServer(), guard: guard, grpc: grpc.NewServer(
-		grpc.Creds(identity.ServerCredentials(c.Identity)),
-		grpc.ChainUnaryInterceptor(guard.Unary, recovery.UnaryServerInterceptor(recovered), validate.UnaryServerInterceptor(v)),
-		grpc.ChainStreamInterceptor(guard.Stream, recovery.StreamServerInterceptor(recovered), validate.StreamServerInterceptor(v)),
+	guard, relay, calls := access.New(c.Registry, c.Logger), identity.NewRelay(), &calls{}
+	s := &Server{fleet: c.Fleet, health: health.NewServer(), guard: guard, relay: relay, calls: calls, grpc: grpc.NewServer(
+		grpc.Creds(relay.Credentials(identity.ServerCredentials(c.Identity))),
+		grpc.ChainUnaryInterceptor(calls.unary, guard.Unary, recovery.UnaryServerInterceptor(recovered), validate.UnaryServerInterceptor(v)),
+		grpc.ChainStreamInterceptor(calls.stream, guard.Stream, recovery.StreamServerInterceptor(recovered), validate.StreamServerInterceptor(v)),
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.ForceServerCodecV2(agents.NewCodec()),
 		// Of thousands of sessions few have anything under way, and TLS has its own buffers.
 		grpc.ReadBufferSize(readBuffer),
 		// Who is not known yet, or does nothing, gets little of our memory.
@@ -123,15 +130,22 @@ func New(c Config) (*Server, error) {
 	)}
 	s.agents = agents.Register(s.grpc, agents.Config{Admit: guard.Admit, Fleet: c.Fleet, Feed: c.Feed, History: c.History, Logger: c.Logger})
 	runs.Register(s.grpc, runs.Config{Fleet: c.Fleet, Feed: c.Feed, Logger: c.Logger})
-	results.Register(s.grpc, c.History, c.Fleet)
+	s.results = results.Register(s.grpc, c.History, c.Fleet)
 	fleets.Register(s.grpc, c.Fleet)
 	measurements.Register(s.grpc, measurements.Config{Catalogue: c.Catalogue, Plan: c.Plan, Fleet: c.Fleet})
 	enrolments.Register(s.grpc, enrolments.Config{Registry: c.Registry, Roots: c.Roots, Files: c.Files, Sign: c.Sign, Follow: c.Follow})
 	identities.Register(s.grpc, identities.Config{Registry: c.Registry, Roots: c.Roots, Keys: c.Keys})
+	backups.Register(s.grpc, c.Backup)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
 }
+
+// Relay is the way in for who came by HTTP.
+func (s *Server) Relay() *identity.Relay { return s.relay }
+
+// Check tells whether the one who calls may have what is not served by gRPC; see access.Guard.
+func (s *Server) Check(ctx context.Context, what string) error { return s.guard.Check(ctx, what) }
 
 // Run serves until ctx ends, lets calls under way end for a moment, and returns
 // when nothing of them is left.
@@ -142,12 +156,15 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		s.health.Shutdown()
 		s.stop()
 	})
+	relayed := make(chan error, 1)
+	go func() { relayed <- s.grpc.Serve(s.relay) }()
 	err := s.grpc.Serve(l)
 	if unhook() {
 		close(stopped)
 		s.grpc.Stop()
 	}
 	<-stopped
+	<-relayed // it ends as the server does
 	s.guard.Wait()
 	s.agents.Wait()
 	if errors.Is(err, grpc.ErrServerStopped) {
@@ -157,6 +174,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 }
 
 func (s *Server) stop() {
+	s.results.Stop()
 	s.fleet.Drain("the controller is stopping; connect again later")
 	graceful := make(chan struct{})
 	go func() {

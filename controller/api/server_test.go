@@ -95,7 +95,10 @@ func (b *bench) config(h History) Config {
 			<-b.rotated
 			return "2", map[string][]byte{"gossip.json": []byte("a secret")}, nil
 		},
-		Keys: keys{},
+		Keys: keys{}, Backup: func(_ context.Context, _ identity.Identity, w io.Writer) error {
+			_, err := w.Write(make([]byte, 1<<20))
+			return err
+		},
 	}
 }
 
@@ -206,7 +209,7 @@ func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
 		{"a page of less than nothing", list(&synmeshv1.ListResultsRequest{PageSize: -1}), "page_size"},
 		{"a matrix of nothing", matrix(&synmeshv1.MatrixRequest{GroupBy: "dc"}), "source"},
 		{"a matrix by nothing", matrix(&synmeshv1.MatrixRequest{Source: "runs/a"}), "group_by"},
-		{"a matrix of two days", matrix(&synmeshv1.MatrixRequest{Source: "runs/a", GroupBy: "dc", Window: durationpb.New(48 * time.Hour)}), "window"},
+		{"a matrix of three years", matrix(&synmeshv1.MatrixRequest{Source: "runs/a", GroupBy: "dc", Window: durationpb.New(3 * 365 * 24 * time.Hour)}), "window"},
 		{"a matrix of no time", matrix(&synmeshv1.MatrixRequest{Source: "runs/a", GroupBy: "dc", Window: durationpb.New(0)}), "window"},
 		{"a page of agents that is too large", func(ctx context.Context, b *bench) error {
 			_, err := synmeshv1.NewFleetServiceClient(b.conn).ListAgents(ctx, &synmeshv1.ListAgentsRequest{PageSize: 10_001})
@@ -303,7 +306,7 @@ func TestAClientThatGoesAwayHasTheAgentsStop(t *testing.T) {
 // broken is a history that makes the controller panic.
 type broken struct{ *apitest.History }
 
-func (broken) Scan(context.Context, time.Time, time.Time, history.Cursor) iter.Seq2[history.Entry, error] {
+func (broken) ScanSeries(context.Context, history.Filter, time.Time, time.Time, history.Cursor) iter.Seq2[history.Entry, error] {
 	panic("a secret")
 }
 

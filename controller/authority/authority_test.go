@@ -126,6 +126,10 @@ func TestCertificatesSayWhoAndForHowLong(t *testing.T) {
 		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != a.id(tt.kind).URI() {
 			t.Errorf("%v: %v", tt.kind, leaf.URIs)
 		}
+		// By it, clients of HTTP find that they have the right host.
+		if err := leaf.VerifyHostname(a.id(tt.kind).Name); (err == nil) != tt.server {
+			t.Errorf("%v is a host: %v", tt.kind, err)
+		}
 		c, err := identity.NewCredentials(key, chain, a.Roots())
 		if err != nil {
 			t.Fatal(err)

@@ -65,6 +65,8 @@ func (a *Authority) issue(id identity.Identity, key *ecdsa.PublicKey, life time.
 	}
 	if id.Kind == identity.Controller {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+		// Clients of HTTP look for a name of a host. Which addresses lead here, we do not know.
+		template.DNSNames = []string{id.Name}
 	}
 	leaf, err := sign(template, online.cert, key, online.key)
 	if err != nil {

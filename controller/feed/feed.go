@@ -3,6 +3,7 @@
 package feed
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
@@ -23,8 +24,9 @@ const queueLen = 1 << 14
 
 // Feed is safe for concurrent use.
 type Feed struct {
-	mu   sync.Mutex
-	subs map[*Subscription]struct{}
+	mu        sync.Mutex
+	subs      map[*Subscription]struct{}
+	overflows uint64
 }
 
 // New returns a Feed that nobody has subscribed to.
@@ -62,6 +64,18 @@ func (s *Subscription) Close() {
 	delete(s.feed.subs, s)
 }
 
+// Wants tells whether anybody has subscribed to one of the sources.
+func (f *Feed) Wants(sources [][]byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.subs {
+		if slices.ContainsFunc(sources, func(b []byte) bool { return string(b) == s.source }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Publish hands an event to those whom it concerns. It never waits.
 func (f *Feed) Publish(e Event) {
 	f.mu.Lock()
@@ -73,9 +87,19 @@ func (f *Feed) Publish(e Event) {
 		select {
 		case s.events <- e:
 		default:
-			s.once.Do(func() { close(s.overflow) })
+			s.once.Do(func() {
+				f.overflows++
+				close(s.overflow)
+			})
 		}
 	}
+}
+
+// Overflows returns how many readers were too slow.
+func (f *Feed) Overflows() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.overflows
 }
 
 func concerns(r *synmeshv1.Report, source string) bool {

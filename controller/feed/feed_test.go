@@ -77,6 +77,9 @@ func TestASlowReaderIsToldSoAndHoldsUpNobody(t *testing.T) {
 	if !overflowed(slow) || overflowed(fast) {
 		t.Errorf("overflow of the slow reader: %v, of the fast one: %v", overflowed(slow), overflowed(fast))
 	}
+	if n := f.Overflows(); n != 1 {
+		t.Errorf("%d overflows are counted, of one reader", n)
+	}
 	if n := len(waiting(slow)); n != queueLen {
 		t.Errorf("the slow reader still gets %d events, want the %d that fitted", n, queueLen)
 	}

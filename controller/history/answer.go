@@ -2,96 +2,20 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
+	"math"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/synmesh/synmesh/controller/history/block"
 	"github.com/synmesh/synmesh/controller/history/rollup"
-	"github.com/synmesh/synmesh/probe"
 )
-
-// tally gathers what answers a query, or a part of that.
-type tally struct {
-	plan   *queryPlan
-	found  map[string][]*rollup.Summary // by series, and flow if these are asked for
-	wanted map[string]bool              // whether series are, as far as it has been asked
-}
-
-func newTally(p *queryPlan) *tally {
-	return &tally{plan: p, found: make(map[string][]*rollup.Summary), wanted: make(map[string]bool)}
-}
-
-// wants tells whether a series, the key being without its tail, is asked for.
-func (t *tally) wants(key []byte) bool {
-	want, known := t.wanted[string(key)]
-	if !known {
-		id, _, ok := parseKey(withTail(key, 0))
-		want = ok && t.plan.sources.has(id)
-		t.wanted[string(key)] = want
-	}
-	return want
-}
-
-// steps returns the summaries of a key.
-func (t *tally) steps(key []byte) []*rollup.Summary {
-	list := t.found[string(key)]
-	if list == nil {
-		list = make([]*rollup.Summary, t.plan.steps)
-		t.found[string(key)] = list
-	}
-	return list
-}
-
-// at returns the summary of a step, of none if need be.
-func at(list []*rollup.Summary, step int) *rollup.Summary {
-	if list[step] == nil {
-		list[step] = &rollup.Summary{}
-	}
-	return list[step]
-}
-
-// merge adds what another has gathered.
-func (t *tally) merge(o *tally) {
-	for key, list := range o.found {
-		into := t.found[key]
-		if into == nil {
-			t.found[key] = list
-			continue
-		}
-		for i, s := range list {
-			switch {
-			case s == nil:
-			case into[i] == nil:
-				into[i] = s
-			default:
-				into[i].Merge(s)
-			}
-		}
-	}
-}
-
-func (t *tally) answers() []Answer {
-	list := make([]Answer, 0, len(t.found))
-	for key, steps := range t.found {
-		if !slices.ContainsFunc(steps, func(s *rollup.Summary) bool { return s != nil }) {
-			continue
-		}
-		k, port := []byte(key), uint16(0)
-		if t.plan.Flows {
-			n := len(k) - 2
-			k, port = k[:n], binary.BigEndian.Uint16(k[n:])
-		}
-		id, _, _ := parseKey(withTail(k, 0))
-		list = append(list, Answer{id, port, steps})
-	}
-	return list
-}
 
 // answer reads all there is, several files at a time.
 func (s *Store) answer(ctx context.Context, p *queryPlan) ([]Answer, error) {
@@ -99,18 +23,18 @@ func (s *Store) answer(ctx context.Context, p *queryPlan) ([]Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	queue := make(chan func(*tally) error, len(jobs))
-	for _, job := range jobs {
-		queue <- job
+	queue := make(chan job, len(jobs))
+	for _, j := range jobs {
+		queue <- j
 	}
 	close(queue)
-	parts := make([]*tally, min(runtime.GOMAXPROCS(0), max(len(jobs), 1)))
+	parts, made := make([]*tally, min(runtime.GOMAXPROCS(0), max(len(jobs), 1))), new(atomic.Int64)
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
-		parts[i] = newTally(p)
+		parts[i] = newTally(p, made)
 		group.Go(func() error {
-			for job := range queue {
-				if err := errors.Join(ctx.Err(), job(parts[i])); err != nil {
+			for do := range queue {
+				if err := errors.Join(ctx.Err(), do(ctx, parts[i]), parts[i].check()); err != nil {
 					return err
 				}
 			}
@@ -126,114 +50,187 @@ func (s *Store) answer(ctx context.Context, p *queryPlan) ([]Answer, error) {
 	return parts[0].answers(), nil
 }
 
+// maxRanges is how many parts of the keys are worked on one after the other, so that what is summed
+// up meanwhile stays in the processor's caches, and no two goroutines sum up the same.
+const maxRanges = 16
+
+// job is a part of the answer.
+type job func(context.Context, *tally) error
+
 // jobs returns what is to be read, as the files are now.
-func (s *Store) jobs(p *queryPlan) (list []func(*tally) error, err error) {
+func (s *Store) jobs(p *queryPlan) (list []job, err error) {
+	files, archive, err := s.answering(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		list = append(list, func(ctx context.Context, t *tally) error { return s.sumIntake(ctx, f, t) })
+	}
+	ranges, err := s.ranges(p, archive)
+	for _, in := range ranges {
+		list = append(list, func(ctx context.Context, t *tally) error {
+			for _, part := range archive {
+				sum := s.sumSlots
+				if part.tier == raw {
+					sum = s.sumBlocks
+				}
+				if err := sum(ctx, part, in, t); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return list, err
+}
+
+// part is what of a file answers.
+type part struct {
+	*archived
+	times
+}
+
+// answering returns the files that are to be read.
+func (s *Store) answering(p *queryPlan) (files []*file, archive []part, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return nil, ErrClosed
-	}
-	for _, f := range s.files {
-		list = append(list, func(t *tally) error { return s.sumIntake(f, t) })
+		return nil, nil, ErrClosed
 	}
 	for _, seg := range p.segments {
 		for _, a := range s.archive {
-			switch {
-			case a.tier != seg.tier || !a.span.overlaps(seg.times):
-			case a.tier == raw:
-				list = append(list, func(t *tally) error { return s.sumBlocks(a, seg, t) })
-			default:
-				list = append(list, func(t *tally) error { return s.sumSlots(a, seg, t) })
+			if a.tier == seg.tier && a.span.overlaps(seg.times) {
+				archive = append(archive, part{a, seg.times})
 			}
 		}
 	}
-	return list, nil
+	return slices.Clone(s.files), archive, nil
 }
 
-// wantedRecords calls fn with the records of the series wanted.
-func (s *Store) wantedRecords(a *archived, t *tally, tails int, fn func(key, series, value []byte) error) error {
+// keys are those from one (inclusive) to another (exclusive); nil is open.
+type keys struct{ from, to []byte }
+
+// ranges parts the keys of the series, by those of the file that has the most of them.
+func (s *Store) ranges(p *queryPlan, archive []part) (list []keys, err error) {
+	var most [][]byte
+	if len(p.sources.prefixes()[0]) == 0 {
+		for _, a := range archive {
+			err := a.view(func(t *tree) error {
+				root, err := t.bucket(seriesBucket)
+				if err == nil && !root.leaf && root.count > len(most) {
+					most = make([][]byte, root.count)
+					for i := range most {
+						most[i] = bytes.Clone(root.key(i))
+					}
+				}
+				return err
+			})
+			if err != nil && !errors.Is(err, errDamaged) { // which is noted when it is read
+				return nil, err
+			}
+		}
+	}
+	var from []byte
+	for i := 1; i < maxRanges; i++ {
+		at := i * len(most) / maxRanges
+		if at == 0 || bytes.Compare(most[at], from) <= 0 {
+			continue
+		}
+		list = append(list, keys{from, most[at]})
+		from = most[at]
+	}
+	return append(list, keys{from: from}), nil
+}
+
+// wantedRecords calls fn with the records of the series wanted whose keys are in a range.
+func (s *Store) wantedRecords(ctx context.Context, a *archived, in keys, t *tally, tails int, fn func(m *member, key, value []byte) error) error {
 	var last []byte
-	wanted := false
+	var m *member
+	var stop error
+	var next []byte // where to go on, if what comes is of an agent that is not wanted
+	record := func(k, v []byte) bool {
+		if in.to != nil && bytes.Compare(k, in.to) >= 0 {
+			return false
+		}
+		n := len(k) - tails*tailSize
+		if n < 1 {
+			return true
+		}
+		if !bytes.Equal(k[:n], last) {
+			if t.agents != nil && !t.wantsAgent(k[:n]) {
+				next = successor(k[:1+int(k[0])])
+				return false
+			}
+			last, m = append(last[:0], k[:n]...), t.member(k[:n])
+			stop = cmp.Or(ctx.Err(), t.check())
+		}
+		if m != nil && stop == nil {
+			s.noteMalformed(a, k, fn(m, k, v))
+		}
+		return stop == nil
+	}
 	return a.view(func(tr *tree) error {
 		for _, prefix := range t.plan.sources.prefixes() {
-			err := s.each(a, tr, seriesBucket, prefix, nil, func(k, v []byte) bool {
-				n := len(k) - tails*tailSize
-				if n < 1 {
-					return true
+			for from := in.from; ; from = next {
+				next = nil
+				if err := cmp.Or(s.each(a, tr, seriesBucket, prefix, from, record), stop); err != nil {
+					return err
 				}
-				if !bytes.Equal(k[:n], last) {
-					last, wanted = append(last[:0], k[:n]...), t.wants(k[:n])
+				if next == nil {
+					break
 				}
-				if wanted {
-					s.noteMalformed(a, k, fn(k, last, v))
-				}
-				return true
-			})
-			if err != nil {
-				return err
 			}
 		}
 		return nil
 	})
 }
 
+// successor returns the first key behind all that begin with the prefix; nil if there is none.
+func successor(prefix []byte) []byte {
+	for n := len(prefix); n > 0; n-- {
+		if prefix[n-1] < math.MaxUint8 {
+			next := bytes.Clone(prefix[:n])
+			next[n-1]++
+			return next
+		}
+	}
+	return nil
+}
+
 // sumSlots adds up the summaries of a rollup.
-func (s *Store) sumSlots(a *archived, seg segment, t *tally) error {
+func (s *Store) sumSlots(ctx context.Context, a part, in keys, t *tally) error {
 	length := int64(a.tier.slot())
-	from, to := seg.from/length, seg.to/length
+	from, to := a.from/length, a.to/length
 	together := func(first, last int64) bool {
 		return t.plan.stepOf(first*length) == t.plan.stepOf(last*length)
 	}
-	var last []byte
-	var list []*rollup.Summary
-	return s.wantedRecords(a, t, 2, func(key, series, value []byte) error {
+	return s.wantedRecords(ctx, a.archived, in, t, 2, func(m *member, key, value []byte) error {
 		if _, group, _ := parseSlotKey(key); (group+1)*groupSlots[a.tier] <= from || group*groupSlots[a.tier] >= to {
 			return nil
 		}
-		if !bytes.Equal(series, last) {
-			last, list = append(last[:0], series...), t.steps(series)
-		}
+		list := t.steps(m, 0)
 		return rollup.Decode(value, from, to, together, func(slot *rollup.Slot) bool {
-			at(list, t.plan.stepOf(slot.At*length)).Merge(&slot.Summary)
+			t.at(list, t.plan.stepOf(slot.At*length)).Merge(&slot.Summary)
 			return true
 		})
 	})
 }
 
 // sumBlocks adds up results of the archive.
-func (s *Store) sumBlocks(a *archived, seg segment, t *tally) error {
+func (s *Store) sumBlocks(ctx context.Context, a part, in keys, t *tally) error {
 	var b block.Block
-	return s.wantedRecords(a, t, 1, func(_, series, value []byte) error {
+	return s.wantedRecords(ctx, a.archived, in, t, 1, func(m *member, _, value []byte) error {
 		if err := block.Decode(value, &b); err != nil {
 			return err
 		}
-		key := bytes.Clone(series)
 		for row, us := range b.Column[block.Time] {
 			ns := us * int64(time.Microsecond)
-			if !seg.contains(ns) {
+			port := uint16(b.Column[block.LocalPort][row])
+			if !a.contains(ns) || !t.wantsPort(port) {
 				continue
 			}
-			if t.plan.Flows {
-				key = binary.BigEndian.AppendUint16(key[:len(series)], uint16(b.Column[block.LocalPort][row]))
-			}
-			addRow(at(t.steps(key), t.plan.stepOf(ns)), &b, row, noteOf(&b, row))
+			addRow(t.at(t.steps(m, port), t.plan.stepOf(ns)), &b, row, noteOf(&b, row))
 		}
 		return nil
 	})
-}
-
-// add adds a result.
-func (t *tally) add(r *probe.Result) {
-	at1 := r.Time.UnixMicro() * int64(time.Microsecond) // as the archive has it
-	if !t.plan.span.contains(at1) {
-		return
-	}
-	key := seriesKey(r.Agent, r.Source, r.Target)
-	if !t.wants(key) {
-		return
-	}
-	if t.plan.Flows {
-		key = binary.BigEndian.AppendUint16(key, r.LocalPort)
-	}
-	at(t.steps(key), t.plan.stepOf(at1)).Add(r.Outcome, r.RTT, r.Timed())
 }

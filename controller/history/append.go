@@ -19,42 +19,67 @@ const (
 	overhead = 512
 )
 
-// Append stores a report of an agent and returns once it is durable. If it was
-// stored before, stored is false.
+// Encoded is a report as it came, and what is known of it.
+type Encoded struct {
+	Epoch, Sequence uint64
+	Results         uint64
+	// Bytes are the encoding of a synmeshv1.Report that says the same.
+	Bytes []byte
+}
+
+// Encode returns a report's encoding. The error wraps ErrInvalid.
+func Encode(r *synmeshv1.Report) (Encoded, error) {
+	data, err := proto.Marshal(r)
+	if err != nil {
+		return Encoded{}, fmt.Errorf("history: %w report %d: %w", ErrInvalid, r.GetSequence(), err)
+	}
+	return Encoded{r.GetEpoch(), r.GetSequence(), countResults(r), data}, nil
+}
+
+// Append does what AppendEncoded does with a report that is not encoded yet.
+func (s *Store) Append(ctx context.Context, agent string, r *synmeshv1.Report) (stored bool, err error) {
+	e, err := Encode(r)
+	if err != nil {
+		return false, err
+	}
+	return s.AppendEncoded(ctx, agent, e)
+}
+
+// AppendEncoded stores a report of an agent and returns once it is durable. If it was
+// stored before, stored is false. The report's bytes are not needed any more then.
 //
 // The reports of one epoch have to come in the order of their sequences, each
 // when the one before has returned: a sequence that is not above the highest
 // one stored counts as stored before. Sequences may be left out. Reports
 // of different agents share commits when they come together; when more than
-// 64 MiB wait, Append waits for room first.
+// 64 MiB wait, AppendEncoded waits for room first.
 //
-// Errors wrap ErrInvalid (no report, no sequence, an agent's name that is empty
+// Errors wrap ErrInvalid (no sequence, an agent's name that is empty
 // or longer than 255 bytes, more than 4 MiB), ErrClosed, the context's
 // error, or what kept the commit from succeeding, such as a full disk; the last
 // can be tried again. After the context's error the report may or may not
 // have been stored, and appending it again will tell.
-func (s *Store) Append(ctx context.Context, agent string, r *synmeshv1.Report) (stored bool, err error) {
-	size := proto.Size(r)
+func (s *Store) AppendEncoded(ctx context.Context, agent string, r Encoded) (stored bool, err error) {
 	switch {
-	case r == nil || r.GetSequence() == 0:
+	case r.Sequence == 0:
 		return false, fmt.Errorf("history: %w report of %q: it has no sequence", ErrInvalid, agent)
 	case agent == "" || len(agent) > maxAgent:
 		return false, fmt.Errorf("history: %w name of an agent: %d bytes, not 1 to %d", ErrInvalid, len(agent), maxAgent)
-	case size > maxReport:
-		return false, fmt.Errorf("history: %w report %d of %s: %d bytes, over %d", ErrInvalid, r.GetSequence(), agent, size, maxReport)
+	case len(r.Bytes) > maxReport:
+		return false, fmt.Errorf("history: %w report %d of %s: %d bytes, over %d", ErrInvalid, r.Sequence, agent, len(r.Bytes), maxReport)
 	}
 	p := &pending{
-		stream:   stream{agent, r.GetEpoch()},
-		sequence: r.GetSequence(),
-		results:  countResults(r),
-		weight:   int64(size + overhead),
+		stream:   stream{agent, r.Epoch},
+		sequence: r.Sequence,
+		results:  r.Results,
+		weight:   int64(len(r.Bytes) + overhead),
 		done:     make(chan struct{}),
 	}
 	if s.durable(p.stream) >= p.sequence {
 		s.count.duplicates.Add(1)
 		return false, nil
 	}
-	if err := s.enqueue(ctx, p, r); err != nil {
+	if err := s.enqueue(ctx, p, r.Bytes); err != nil {
 		return false, err
 	}
 	select {
@@ -65,18 +90,17 @@ func (s *Store) Append(ctx context.Context, agent string, r *synmeshv1.Report) (
 	}
 }
 
-// enqueue encodes the report as soon as there is room for it.
-func (s *Store) enqueue(ctx context.Context, p *pending, r *synmeshv1.Report) (err error) {
+// enqueue makes the record as soon as there is room for it.
+func (s *Store) enqueue(ctx context.Context, p *pending, report []byte) error {
 	if err := s.room.Acquire(ctx, p.weight); err != nil {
 		return fmt.Errorf("history: report %d of %s is not stored: %w", p.sequence, p.agent, err)
 	}
-	if p.value, err = newRecord(p.agent, r); err == nil && !s.queue.put(p) {
-		err = fmt.Errorf("history: report %d of %s is not stored: %w", p.sequence, p.agent, ErrClosed)
-	}
-	if err != nil {
+	p.value = newRecord(p.agent, report)
+	if !s.queue.put(p) {
 		s.room.Release(p.weight)
+		return fmt.Errorf("history: report %d of %s is not stored: %w", p.sequence, p.agent, ErrClosed)
 	}
-	return err
+	return nil
 }
 
 // Sequence returns the highest sequence stored of an agent's epoch, or 0 if there

@@ -146,7 +146,7 @@ func TestTheArchiveHasWhatTheIntakeHad(t *testing.T) {
 		c.add(time.Second)
 	}
 	filters := []Filter{{}, {Agent: "agent-0001"}, {Source: "runs/1"}, {Target: "agent-0007"},
-		{"measurements/mesh", "agent-0002", "agent-0003"}, {Agent: "nobody"}}
+		{Source: "measurements/mesh", Agent: "agent-0002", Target: "agent-0003"}, {Agent: "nobody"}}
 	want := make([][]string, len(filters))
 	for i, f := range filters {
 		want[i] = rowsOf(t, entriesOf(t, s, f))

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -13,24 +12,21 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-const (
-	// backupPrefix is of folders in which a backup keeps hold of the files.
-	backupPrefix = "backup-"
-	// lastEntry ends a backup: without it, a part is missing.
-	lastEntry = "complete"
-)
+// backupPrefix is of folders in which a backup keeps hold of the files.
+const backupPrefix = "backup-"
 
-// Backup writes the history, as it is at some moment during the call, to w as a tar
-// archive, while reports come in. What Append has returned for before is in it. Meanwhile
-// no disk space is given back to the file system.
-func (s *Store) Backup(ctx context.Context, w io.Writer) error {
-	if err := s.backup(ctx, w); err != nil {
+// Backup hands every file of the history to add, as it is at one moment during the
+// call, while reports come in. What Append has returned for before is in them; together in a
+// folder, they are a history. The content is as long as told, and valid until add returns.
+// Meanwhile no disk space is given back to the file system.
+func (s *Store) Backup(ctx context.Context, add func(name string, size int64, content io.Reader) error) error {
+	if err := s.backup(ctx, add); err != nil {
 		return fmt.Errorf("history: backup: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) backup(ctx context.Context, w io.Writer) (err error) {
+func (s *Store) backup(ctx context.Context, add func(string, int64, io.Reader) error) (err error) {
 	dir, err := os.MkdirTemp(s.cfg.Dir, backupPrefix)
 	if err != nil {
 		return err
@@ -43,13 +39,12 @@ func (s *Store) backup(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	t := tar.NewWriter(w)
 	for _, e := range entries {
-		if err := errors.Join(ctx.Err(), addFile(t, dir, e.Name())); err != nil {
+		if err := errors.Join(ctx.Err(), addFile(dir, e.Name(), add)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(t.WriteHeader(&tar.Header{Name: lastEntry, Mode: 0o600}), t.Close())
+	return nil
 }
 
 // snapshot links all files to a folder, and copies the one that is being written to.
@@ -96,7 +91,7 @@ func (s *Store) link(dir string) (newest string, tx *bbolt.Tx, err error) {
 	return newest, tx, err
 }
 
-func addFile(t *tar.Writer, dir, name string) error {
+func addFile(dir, name string, add func(string, int64, io.Reader) error) error {
 	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return err
@@ -110,73 +105,14 @@ func addFile(t *tar.Writer, dir, name string) error {
 	if tree, err := readTree(f); err == nil { // behind that, it has never been written to
 		size = min(size, int64(tree.pages*tree.pageSize))
 	}
-	if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: info.ModTime()}); err != nil {
-		return err
-	}
-	_, err = io.CopyN(t, f, size)
-	return err
+	return add(name, size, io.NewSectionReader(f, 0, size))
 }
 
-// Restore makes a folder of a backup. The folder must not be there, or be empty. It
-// comes to be when everything is in it and durable; before, it has another name, ending with .tmp.
-func Restore(ctx context.Context, r io.Reader, dir string) error {
-	if err := restore(ctx, r, filepath.Clean(dir)); err != nil {
-		return fmt.Errorf("history: restore to %s: %w", dir, err)
-	}
-	return nil
-}
-
-func restore(ctx context.Context, r io.Reader, dir string) (err error) {
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return errors.New("it is not empty; name a folder that is not there")
-	}
-	tmp := dir + tmpSuffix
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	if err := extract(ctx, tar.NewReader(r), tmp); err != nil {
-		return err
-	}
-	if err := syncPath(tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return err
-	}
-	return syncPath(filepath.Dir(dir))
-}
-
-func extract(ctx context.Context, t *tar.Reader, dir string) error {
-	for {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			return errors.New("the backup ends before it is complete")
-		}
-		if err := errors.Join(ctx.Err(), err); err != nil {
-			return err
-		}
-		if h.Name == lastEntry {
-			return nil
-		}
-		_, intake := parseName(h.Name)
-		_, archive := parseParts(h.Name)
-		if !intake && !archive || h.Typeflag != tar.TypeReg {
-			return fmt.Errorf("%q is no file of a history; this is no backup", h.Name)
-		}
-		if err := extractFile(t, filepath.Join(dir, h.Name)); err != nil {
-			return err
-		}
-	}
-}
-
-func extractFile(r io.Reader, path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Sync(), f.Close())
+// IsFile tells whether a file of that name is of a history.
+func IsFile(name string) bool {
+	_, intake := parseName(name)
+	_, archive := parseParts(name)
+	return intake || archive
 }
 
 // isBackup tells whether an entry of the folder is what a backup has left that was killed.

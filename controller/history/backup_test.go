@@ -1,11 +1,11 @@
 package history
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +14,23 @@ import (
 	"testing"
 	"time"
 )
+
+// backedUp backs a store up and returns the folder.
+func backedUp(t *testing.T, s *running) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	err := s.Backup(t.Context(), func(name string, size int64, content io.Reader) error {
+		b, err := io.ReadAll(content)
+		if err != nil || int64(len(b)) != size || !IsFile(name) {
+			return fmt.Errorf("%s has %d bytes, not %d: %w", name, len(b), size, err)
+		}
+		return os.WriteFile(filepath.Join(dir, name), b, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
 
 func TestABackupTakenWhileReportsComeHasAllThatWasAcknowledged(t *testing.T) {
 	s := start(t, Config{Dir: t.TempDir(), Rotation: 200 * time.Millisecond})
@@ -39,14 +56,7 @@ func TestABackupTakenWhileReportsComeHasAllThatWasAcknowledged(t *testing.T) {
 			mu.Unlock()
 			time.Sleep(time.Millisecond)
 		}
-		var b bytes.Buffer
-		if err := s.Backup(t.Context(), &b); err != nil {
-			t.Fatal(err)
-		}
-		dir := filepath.Join(t.TempDir(), "restored")
-		if err := Restore(t.Context(), &b, dir); err != nil {
-			t.Fatal(err)
-		}
+		dir := backedUp(t, s)
 		if err := Check(t.Context(), dir, func(f Finding) {
 			if !f.OK() {
 				t.Errorf("%+v", f)
@@ -82,39 +92,25 @@ func TestABackupTakenWhileReportsComeHasAllThatWasAcknowledged(t *testing.T) {
 	}
 }
 
-func TestRestoreRefusesWhatIsNoBackup(t *testing.T) {
+func TestABackupEndsWhenItCannotBeWritten(t *testing.T) {
 	s := start(t, Config{Dir: t.TempDir()})
 	add(t, s, "a", 1, 1)
-	var good bytes.Buffer
-	if err := s.Backup(t.Context(), &good); err != nil {
+	full := errors.New("no room")
+	if err := s.Backup(t.Context(), func(string, int64, io.Reader) error { return full }); !errors.Is(err, full) {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Backup(ctx, func(string, int64, io.Reader) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if slices.ContainsFunc(fileNames(t, s.cfg.Dir), func(n string) bool { return strings.HasPrefix(n, backupPrefix) }) {
+		t.Error("a backup left its folder")
+	}
+	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
-	stranger := func(h *tar.Header) []byte {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		if err := errors.Join(w.WriteHeader(h), w.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	for what, data := range map[string][]byte{
-		"nothing":            nil,
-		"cut in a file":      good.Bytes()[:5000],
-		"cut behind a file":  good.Bytes()[:good.Len()-3*512],
-		"no tar archive":     bytes.Repeat([]byte("no"), 1000),
-		"a file outside":     stranger(&tar.Header{Name: "../intake-20261120.db"}),
-		"a link":             stranger(&tar.Header{Name: "intake-20261120.db", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}),
-		"some other archive": stranger(&tar.Header{Name: "notes"}),
-	} {
-		dir := filepath.Join(t.TempDir(), "restored")
-		if err := Restore(t.Context(), bytes.NewReader(data), dir); err == nil {
-			t.Errorf("%s: no error", what)
-		}
-		if exists(dir) || exists(dir+tmpSuffix) {
-			t.Errorf("%s: something was made of it", what)
-		}
-	}
-	if err := Restore(t.Context(), bytes.NewReader(good.Bytes()), s.cfg.Dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if err := s.Backup(t.Context(), func(string, int64, io.Reader) error { return nil }); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
 }

@@ -236,7 +236,8 @@ func BenchmarkQuery(b *testing.B) {
 	s := start(b, cfg)
 	opened := time.Since(began)
 	for name, q := range map[string]Query{
-		"matrix": {Source: "measurements/mesh", From: c.now().Add(-time.Hour), To: c.now()},
+		"matrix": {Source: "measurements/mesh", From: c.now().Add(-time.Hour), To: c.now(),
+			Group: func(id Series) (Series, bool) { return Series{Agent: id.Agent, Target: id.Target}, true }},
 		"pair": {Source: "measurements/mesh", Agents: []string{"agent-0042"}, Targets: []string{"agent-0007"},
 			From: c.now().AddDate(0, 0, -29).Truncate(24 * time.Hour), To: c.now().Truncate(time.Hour), Step: time.Hour},
 	} {

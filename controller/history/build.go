@@ -1,6 +1,7 @@
 package history
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -21,8 +22,10 @@ type builder struct {
 	path string
 	db   *bbolt.DB
 	tx   *bbolt.Tx
-	size int   // put since the last commit
-	span times // of the results in it
+	into *bbolt.Bucket // the last one, of tx
+	name []byte        // its name
+	size int           // put since the last commit
+	span times         // of the results in it
 
 	firstStored, lastStored uint64 // of the reports
 }
@@ -35,10 +38,10 @@ func build(path string) (*builder, error) {
 	// Nobody reads it with bbolt again, nor until it is complete: it
 	// needs no list of free pages and no sync before the end.
 	db, err := bbolt.Open(path+tmpSuffix, 0o600, &bbolt.Options{
-		PageSize: archivePage, NoFreelistSync: true, NoSync: true, NoGrowSync: true, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
+		PageSize: archivePage, InitialMmapSize: mapSize, NoFreelistSync: true, NoSync: true, NoGrowSync: true, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, remove(path+tmpSuffix))
 	}
 	db.AllocSize = archivePage // a file no larger than what is in it
 	return &builder{path: path, db: db, span: noTimes}, nil
@@ -59,12 +62,13 @@ func (b *builder) put(bucket, key, value []byte) (err error) {
 			return err
 		}
 	}
-	into, err := b.tx.CreateBucketIfNotExists(bucket)
-	if err != nil {
-		return err
+	if b.into == nil || !bytes.Equal(b.name, bucket) {
+		if b.into, err = b.tx.CreateBucketIfNotExists(bucket); err != nil {
+			return err
+		}
+		b.into.FillPercent, b.name = 1, bucket
 	}
-	into.FillPercent = 1
-	if err := into.Put(key, seal(key, value)); err != nil {
+	if err := b.into.Put(key, seal(key, value)); err != nil {
 		return err
 	}
 	if b.size += len(key) + len(value); b.size < buildBytes {
@@ -78,7 +82,7 @@ func (b *builder) commit() error {
 		return nil
 	}
 	tx := b.tx
-	b.tx, b.size = nil, 0
+	b.tx, b.into, b.size = nil, nil, 0
 	return tx.Commit()
 }
 

@@ -31,6 +31,9 @@ func (s *Store) commit(batch []*pending) {
 
 func (s *Store) finish(batch []*pending, err error) {
 	for _, p := range batch {
+		if value := p.value; err == nil {
+			records.Put(&value)
+		}
 		switch {
 		case err != nil:
 			p.stored, p.err = false, fmt.Errorf("history: report %d of %s is not stored: %w", p.sequence, p.agent, err)
@@ -73,6 +76,9 @@ func (s *Store) write(batch []*pending) error {
 	for id, m := range fresh {
 		s.marks[id] = m
 	}
+	if len(fresh) > 0 {
+		s.reach(at + uint64(len(batch)) - 1)
+	}
 	return nil
 }
 
@@ -86,6 +92,7 @@ func (s *Store) writeTo(f *file, batch []*pending, at uint64) (fresh marks, err 
 		rows, marks := tx.Bucket(rowsBucket), tx.Bucket(marksBucket)
 		rows.FillPercent = 0.9 // keys only ever come at the end
 		for _, p := range batch {
+			f.bytes += int64(len(p.value))
 			p.stored = p.sequence > max(s.marks[p.stream].sequence, fresh[p.stream].sequence)
 			if !p.stored {
 				continue
@@ -135,7 +142,7 @@ func (s *Store) stamp(n int) uint64 {
 func (s *Store) fileFor(day int64, at uint64) (*file, error) {
 	n := name{day, 1}
 	if f := s.newest(); f != nil && f.day == day {
-		if f.db != nil && at-f.born < uint64(s.cfg.Rotation) {
+		if f.db != nil && at-f.born < uint64(s.cfg.Rotation) && f.bytes < s.cfg.fileSize {
 			return f, nil
 		}
 		n.part = f.part + 1

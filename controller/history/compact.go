@@ -31,6 +31,7 @@ func (s *Store) archiveUntil(ctx context.Context) {
 			s.log.Info("history: the intake is archived again")
 		}
 		failing = err != nil
+		s.stuck.Store(failing)
 		select {
 		case <-s.rotated:
 		case <-tick.C:
@@ -51,6 +52,10 @@ func (s *Store) archiveAll(ctx context.Context) error {
 		if err := guard(func() error { return s.compact(ctx, f) }); err != nil {
 			return fmt.Errorf("archive %s: %w", f, err)
 		}
+		select {
+		case s.freed <- struct{}{}:
+		default:
+		}
 		s.log.Info("history: a file of the intake is archived", "file", f.String(), "took", time.Since(began).Round(time.Millisecond))
 	}
 	return ctx.Err()
@@ -64,6 +69,37 @@ func (s *Store) finished() *file {
 		return nil
 	}
 	return s.files[0]
+}
+
+const (
+	// maxBehind is how many finished files of the intake may wait to be archived before the
+	// committer holds back, so that both get done.
+	maxBehind = 3
+	// holdBack is how long it does before each commit.
+	holdBack = time.Second
+)
+
+// holdBackUntil waits a while if the archive is far behind: meanwhile nobody gets an
+// acknowledgement, and the agents keep what they have. An archive that fails is not waited for.
+func (s *Store) holdBackUntil(ctx context.Context) {
+	if s.cfg.noArchive || s.stuck.Load() || s.behindBy() <= maxBehind {
+		return
+	}
+	s.count.heldBack.Add(1)
+	wait := time.NewTimer(holdBack)
+	defer wait.Stop()
+	select {
+	case <-s.freed:
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+}
+
+// behindBy returns how many files of the intake are finished and not archived.
+func (s *Store) behindBy() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return max(len(s.files)-1, 0)
 }
 
 // extent is where a record is in a file.
@@ -143,11 +179,10 @@ func (s *Store) archiveRecord(f *file, g *gatherer, key, value []byte) error {
 		return nil
 	}
 	g.out[raw].brought(r.at)
-	report, ok := g.fast.takeApart(r.report)
-	if !ok {
+	if !g.look(r.report) {
 		return g.out[raw].put(oddBucket, key, value)
 	}
-	return g.add(r.at, report)
+	return g.add(r.at)
 }
 
 // extents finds the records of every agent, in the order in which they were stored.

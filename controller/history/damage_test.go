@@ -18,6 +18,14 @@ import (
 
 const day = "intake-20261120.db"
 
+// rounds is how often something is tried: some times, or many.
+func rounds(some, many int) int {
+	if os.Getenv("SYNMESH_TORTURE") != "" {
+		return many
+	}
+	return some
+}
+
 // filled makes a folder with reports 1 to n of agent a in one file.
 func filled(t testing.TB, n int) Config {
 	t.Helper()
@@ -318,10 +326,7 @@ func TestLeftoversAreRemovedAndStrangersAreNot(t *testing.T) {
 // Wherever a bit flips, the store starts, takes reports, and shows nothing that
 // was not stored.
 func TestAnyBitMayFlip(t *testing.T) {
-	trials := 60
-	if s := os.Getenv("SYNMESH_HISTORY_FLIPS"); s != "" {
-		fmt.Sscan(s, &trials)
-	}
+	trials := rounds(60, 2000)
 	cfg := filled(t, 100)
 	cfg.now = newClock("2026-11-20T12:00:01Z").now
 	good, err := os.ReadFile(filepath.Join(cfg.Dir, day))
@@ -377,5 +382,70 @@ func TestAnyBitMayFlip(t *testing.T) {
 	t.Logf("of %d flips %d cost one report, %d a leaf of the tree, %d more", trials, one, leaf, more)
 	if leaf+more > trials/20 {
 		t.Error("too many flips cost more than one report")
+	}
+}
+
+// The page that says where the last commit is has a flipped bit, any one: bbolt would go back to
+// the commit before, and so forget a report that was acknowledged.
+func TestAFlippedBitInAMetaPageCostsNothing(t *testing.T) {
+	cfg := filled(t, 1)
+	s := start(t, cfg)
+	for i := range uint64(3) {
+		add(t, s, "a", 1, i+2)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	name := "intake-20261120-2.db"
+	for page := range 2 {
+		for range rounds(8, 512) {
+			bit := rand.IntN(metaSize * 8)
+			flip := func(b []byte) { b[page*os.Getpagesize()+headerSize+bit/8] ^= 1 << (bit % 8) }
+			edit(t, cfg.Dir, name, flip)
+			s := start(t, cfg)
+			if d := cmp.Diff(sequences(1, 4), all(t, s)); d != "" {
+				t.Errorf("page %d, bit %d: %s", page, bit, d)
+			}
+			if n, err := s.Sequence("a", 1); n != 4 || err != nil {
+				t.Errorf("page %d, bit %d: mark %d, %v", page, bit, n, err)
+			}
+			if err := s.stop(); err != nil {
+				t.Fatal(err)
+			}
+			edit(t, cfg.Dir, name, flip)
+		}
+	}
+}
+
+// If it is beyond repair, what was committed last is missing, and that is said.
+func TestALostMetaPageIsCounted(t *testing.T) {
+	for page := range 2 {
+		cfg := filled(t, 1)
+		s := start(t, cfg)
+		for i := range uint64(3) {
+			add(t, s, "a", 1, i+2)
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, cfg.Dir, "intake-20261120-2.db", func(b []byte) {
+			at := page*os.Getpagesize() + headerSize
+			clear(b[at : at+metaSize])
+		})
+		bad := 0
+		if err := Check(t.Context(), cfg.Dir, func(f Finding) {
+			if !f.OK() {
+				bad++
+			}
+		}); err != nil || bad != 1 {
+			t.Errorf("page %d: Check finds %d files, %v", page, bad, err)
+		}
+		s = start(t, cfg)
+		if got := all(t, s); len(got) < 3 {
+			t.Errorf("page %d: there is %v", page, got)
+		}
+		if st := s.Stats(); st.DamagedFiles != 1 {
+			t.Errorf("page %d: %+v", page, st)
+		}
 	}
 }

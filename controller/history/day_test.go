@@ -115,10 +115,7 @@ func TestACommitAtMidnightIsOfOneDay(t *testing.T) {
 	var batch []*pending
 	for i := range 5 {
 		id := stream{fmt.Sprint(i), 1}
-		value, err := newRecord(id.agent, report(1, 1, 1))
-		if err != nil {
-			t.Fatal(err)
-		}
+		value := newRecord(id.agent, encoded(t, report(1, 1, 1)))
 		batch = append(batch, &pending{stream: id, sequence: 1, value: value, done: make(chan struct{})})
 	}
 	if err := s.write(batch); err != nil {

@@ -3,7 +3,7 @@
 //
 // Call Open, then Run in a goroutine of its own, then Append from as many
 // sessions as there are; Scan reads results back, and Query sums them up. When
-// Run has returned, Close. Backup may be called meanwhile; Restore and Check need no Store.
+// Run has returned, Close. Backup may be called meanwhile; Check needs no Store.
 //
 // # What it promises
 //
@@ -13,14 +13,16 @@
 // transaction that writes the report. A commit that fails acknowledges
 // nothing. A flipped bit in a record costs that record only, and one in the
 // tree around it no more than the records that cannot be reached any more;
-// neither keeps the store from starting.
+// neither keeps the store from starting. One in the page that says where the last
+// commit is, is flipped back; if more of that is wrong, the file counts as damaged, for
+// what was committed last may be missing.
 //
 // # What is on disk
 //
 // What arrives is in the order of agents: each reports now and then about all
 // of its series. What is asked for is in the order of series: this pair, that
 // month. So there are two stages, and files that are deleted whole (bbolt files never
-// shrink). The intake has reports as they came, in a file for some minutes each, and
+// shrink). The intake has reports as they came, in a file for some minutes each, or two gigabytes, and
 // a goroutine of Run makes files of the archive from each that is finished.
 // Every result is in the one or the other, and whoever reads looks at both. The
 // file called lock keeps a second controller out.

@@ -28,8 +28,9 @@ type file struct {
 	db     *bolt    // of a file that this process has made,
 	handle *os.File // or of one that is only read
 
-	born uint64 // the first stored time it could take, if this process has made it
-	tail tail
+	born  uint64 // the first stored time it could take, if this process has made it
+	bytes int64  // of the records that it was given then
+	tail  tail
 	health
 }
 

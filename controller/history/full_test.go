@@ -86,10 +86,7 @@ func TestACommitThatFailedInItsLastStep(t *testing.T) {
 	s := start(t, Config{Dir: t.TempDir()})
 	add(t, s, "a", 1, 1)
 	id := stream{"a", 1}
-	value, err := newRecord("a", report(1, 2, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	value := newRecord("a", encoded(t, report(1, 2, 1)))
 	batch := []*pending{{stream: id, sequence: 2, value: value}}
 	if _, err := s.writeTo(s.newest(), batch, s.stamp(1)); err != nil {
 		t.Fatal(err)

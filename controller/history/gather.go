@@ -40,25 +40,32 @@ const (
 
 // gatherer turns reports of one agent into records of the three tiers.
 type gatherer struct {
-	agent   string
-	out     [3]*builder // by tier
-	table   [reportColumns][]int64
-	notes   []block.Note
-	series  map[Series]*block.Block
-	rows    int
-	noted   int
-	free    []*block.Block // emptied
-	sums    [3]map[int64]*rollup.Summary
-	buf     []byte
-	fast    decoder
-	said    map[*synmeshv1.SynAck][]byte // the decoder's, as they are kept
-	synAcks []int64
-	remote  []byte
+	looker
+	agent  string
+	out    [3]*builder // by tier
+	table  [reportColumns][]int64
+	notes  []block.Note
+	series map[string]*gathered // by source and target, as in its key
+	order  []*gathered          // of the blocks of the last report: the next has likely the same
+	held   int                  // rows
+	noted  int                  // bytes
+	free   []*gathered          // emptied
+	block  block.Block
+	sums   [3][]rollup.Slot
+	buf    []byte
+	remote []byte
+}
+
+// gathered is what has been gathered of a series.
+type gathered struct {
+	source, target   []byte
+	rows             []sample
+	remotes, synAcks [][]byte
+	notes            []block.Note
 }
 
 func newGatherer(out [3]*builder) *gatherer {
-	return &gatherer{out: out, said: make(map[*synmeshv1.SynAck][]byte), series: make(map[Series]*block.Block),
-		sums: [3]map[int64]*rollup.Summary{minutes: {}, hours: {}}}
+	return &gatherer{out: out, series: make(map[string]*gathered)}
 }
 
 // takeApart decodes a report; ok is false if it cannot be taken apart, and is to be kept as it came.
@@ -101,88 +108,123 @@ func fits(r *synmeshv1.Report) bool {
 	return convert.CheckReport(r) == nil
 }
 
-// add takes in a report that fits.
-func (g *gatherer) add(at uint64, r *synmeshv1.Report) error {
-	rows := int(countResults(r))
-	if n := len(g.table[0]); n > 0 && (g.rows+rows > gatherRows || n == block.MaxRows || g.noted > maxNoted || g.longest()+rows > block.MaxRows) {
+// add takes in the report that has been looked at.
+func (g *gatherer) add(at uint64) error {
+	if n := len(g.table[0]); n > 0 && (g.held+g.rows > gatherRows || n == block.MaxRows || g.noted > maxNoted || g.longest()+g.rows > block.MaxRows) {
 		if err := g.flush(); err != nil {
 			return err
 		}
 	}
-	number := int64(len(g.table[0]))
-	for c, v := range [...]int64{int64(at), int64(r.GetEpoch()), int64(r.GetSequence()), int64(r.GetProduced()), int64(rows)} {
+	number := uint32(len(g.table[0]))
+	for c, v := range [...]int64{int64(at), int64(g.epoch), int64(g.sequence), int64(g.produced), int64(g.rows)} {
 		g.table[c] = append(g.table[c], v)
 	}
-	if rest := (&synmeshv1.Report{RunEnds: r.GetRunEnds()}); len(rest.RunEnds) > 0 {
-		text, err := proto.Marshal(rest)
+	if len(g.runEnds) > 0 {
+		text, err := proto.Marshal(&synmeshv1.Report{RunEnds: g.runEnds})
 		if err != nil {
 			return err
 		}
 		g.notes = append(g.notes, block.Note{Row: int(number), Text: text})
 		g.noted += len(text)
 	}
-	for _, b := range r.GetBlocks() {
-		if err := g.addBlock(number, b); err != nil {
+	for i := range g.blocks {
+		b := &g.blocks[i]
+		if b.shape != nil {
+			g.addRow(i, number, b)
+		} else if err := g.addBlock(i, number, b.message); err != nil {
 			return err
 		}
 	}
-	g.rows += rows
+	g.held += g.rows
 	return nil
 }
 
 // longest returns the rows of the longest series.
 func (g *gatherer) longest() (n int) {
-	if g.rows <= block.MaxRows/2 {
-		return g.rows
+	if g.held <= block.MaxRows/2 {
+		return g.held
 	}
-	for _, b := range g.series {
-		n = max(n, b.Rows())
+	for _, s := range g.series {
+		n = max(n, len(s.rows))
 	}
 	return n
 }
 
-func (g *gatherer) addBlock(number int64, m *synmeshv1.ResultBlock) error {
+// find returns the series of the i-th block of a report.
+func (g *gatherer) find(i int, source, target []byte) *gathered {
+	if i < len(g.order) {
+		if s := g.order[i]; bytes.Equal(s.target, target) && bytes.Equal(s.source, source) {
+			return s
+		}
+	}
+	g.buf = append(append(binary.BigEndian.AppendUint16(g.buf[:0], uint16(len(source))), source...), target...)
+	s := g.series[string(g.buf)]
+	if s == nil {
+		s = g.newSeries(source, target)
+		g.series[string(g.buf)] = s
+	}
+	if i < len(g.order) {
+		g.order[i] = s
+	} else if i == len(g.order) {
+		g.order = append(g.order, s)
+	}
+	return s
+}
+
+func (g *gatherer) newSeries(source, target []byte) *gathered {
+	s := &gathered{}
+	if n := len(g.free); n > 0 {
+		s = g.free[n-1]
+		g.free = g.free[:n-1]
+	}
+	s.source, s.target = append(s.source[:0], source...), append(s.target[:0], target...)
+	return s
+}
+
+// addRow adds a block of one result.
+func (g *gatherer) addRow(i int, number uint32, b *lookedAt) {
+	k := b.shape
+	s := g.find(i, k.Field(b.data, sourceField), k.Field(b.data, targetField))
+	g.remote = appendRemote(g.remote[:0], byte(k.Number(b.data, stampField)), uint16(k.Number(b.data, portField)), k.Field(b.data, addressField))
+	s.rows = append(s.rows, sample{report: number, remote: g.place(&s.remotes, g.remote)})
+	r := &s.rows[len(s.rows)-1]
+	r.of(k, b.data)
+	if k.Number(b.data, synAckIndexesField) > 0 {
+		r.synAck = g.place(&s.synAcks, k.Field(b.data, synAcksField)) + 1
+	}
+}
+
+// addBlock adds any block.
+func (g *gatherer) addBlock(i int, number uint32, m *synmeshv1.ResultBlock) error {
 	if len(m.GetOutcomes()) == 0 {
 		return nil
 	}
-	id := Series{m.GetSource(), g.agent, m.GetTarget()}
-	b := g.series[id]
-	if b == nil {
-		b = g.newBlock()
-		g.series[id] = b
-	}
-	first := b.Rows()
-	synAcks := slices.Grow(g.synAcks[:0], len(m.GetSynAcks()))[:len(m.GetSynAcks())]
-	g.synAcks = synAcks
-	for i, a := range m.GetSynAcks() {
-		text, known := g.said[a]
-		if !known {
-			var err error
-			if text, err = (proto.MarshalOptions{Deterministic: true}).Marshal(a); err != nil {
-				return err
-			}
-			g.said[a] = text
+	s := g.find(i, []byte(m.GetSource()), []byte(m.GetTarget()))
+	first := len(s.rows)
+	var synAcks []uint32
+	for _, a := range m.GetSynAcks() {
+		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(a)
+		if err != nil {
+			return err
 		}
-		synAcks[i] = g.place(&b.SynAcks, text) + 1
+		synAcks = append(synAcks, g.place(&s.synAcks, text)+1)
 	}
-	g.remote = appendRemote(g.remote[:0], m)
-	remote := g.place(&b.Remotes, g.remote)
+	g.remote = appendRemote(g.remote[:0], byte(m.GetStamp()), uint16(m.GetPort()), m.GetAddress())
+	remote := g.place(&s.remotes, g.remote)
 	at := m.GetStart()
 	for i, outcome := range m.GetOutcomes() {
 		at += m.GetTimeDeltas()[i]
-		synAck := int64(0)
+		synAck := uint32(0)
 		if n := m.GetSynAckIndexes()[i]; n > 0 {
 			synAck = synAcks[n-1]
 		}
-		for c, v := range [block.Columns]int64{
-			block.Report: number, block.Time: microseconds(at), block.Outcome: int64(outcome), block.RTT: m.GetRtts()[i],
-			block.LocalPort: int64(m.GetLocalPorts()[i]), block.Lateness: microseconds(m.GetLatenesses()[i]),
-			block.HostDelay: microseconds(m.GetHostDelays()[i]), block.Attempts: int64(at32(m.GetAttempts(), i, 1)),
-			block.Drops: int64(at32(m.GetDrops(), i, 0)), block.Remote: remote, block.SynAck: synAck,
-			block.SynAckSeq: int64(at32(m.GetSynAckSeqs(), i, 0)), block.SynSeq: int64(at32(m.GetSynSeqs(), i, 0)),
-		} {
-			b.Column[c] = append(b.Column[c], v)
-		}
+		s.rows = append(s.rows, sample{
+			report: number, time: microseconds(at), outcome: uint8(outcome), rtt: m.GetRtts()[i],
+			localPort: uint16(m.GetLocalPorts()[i]), lateness: microseconds(m.GetLatenesses()[i]),
+			hostDelay: microseconds(m.GetHostDelays()[i]), attempts: at32(m.GetAttempts(), i, 1),
+			drops: at32(m.GetDrops(), i, 0), remote: remote, synAck: synAck,
+			synAckSeq: at32(m.GetSynAckSeqs(), i, 0), synSeq: at32(m.GetSynSeqs(), i, 0),
+		})
 	}
 	for _, n := range m.GetNotes() {
 		c := proto.CloneOf(n)
@@ -191,31 +233,22 @@ func (g *gatherer) addBlock(number int64, m *synmeshv1.ResultBlock) error {
 		if err != nil {
 			return err
 		}
-		b.Notes = append(b.Notes, block.Note{Row: first + int(n.GetRow()), Text: text})
+		s.notes = append(s.notes, block.Note{Row: first + int(n.GetRow()), Text: text})
 		g.noted += len(text)
 	}
 	return nil
 }
 
-func (g *gatherer) newBlock() *block.Block {
-	if n := len(g.free); n > 0 {
-		b := g.free[n-1]
-		g.free = g.free[:n-1]
-		return b
-	}
-	return &block.Block{}
-}
-
 // place returns the place of a text in a dictionary.
-func (g *gatherer) place(list *[][]byte, text []byte) int64 {
+func (g *gatherer) place(list *[][]byte, text []byte) uint32 {
 	for i, s := range *list {
 		if bytes.Equal(s, text) {
-			return int64(i)
+			return uint32(i)
 		}
 	}
 	*list = append(*list, bytes.Clone(text))
 	g.noted += len(text)
-	return int64(len(*list) - 1)
+	return uint32(len(*list) - 1)
 }
 
 // at32 returns an entry of a column that may be empty.
@@ -230,9 +263,8 @@ func at32(column []uint32, i int, usual uint32) uint32 {
 func microseconds(ns int64) int64 { return floorDiv(ns, int64(time.Microsecond)) }
 
 // appendRemote appends the stamp, port and address of a block.
-func appendRemote(b []byte, m *synmeshv1.ResultBlock) []byte {
-	b = binary.BigEndian.AppendUint16(append(b, byte(m.GetStamp())), uint16(m.GetPort()))
-	return append(b, m.GetAddress()...)
+func appendRemote(b []byte, stamp byte, port uint16, address []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(append(b, stamp), port), address...)
 }
 
 // flush writes what has been gathered.
@@ -245,51 +277,85 @@ func (g *gatherer) flush() error {
 	if err := g.out[raw].put(reportsBucket, withTail(agentKey(g.agent), tail), value); err != nil {
 		return err
 	}
-	keys := make(map[string]Series, len(g.series))
-	for id := range g.series {
-		keys[string(seriesKey(id.Agent, id.Source, id.Target))] = id
-	}
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if err := g.flushSeries([]byte(key), tail, g.series[keys[key]]); err != nil {
+	agent := agentKey(g.agent)
+	for _, key := range slices.Sorted(maps.Keys(g.series)) {
+		if err := g.flushSeries(append(agent[:len(agent):len(agent)], key...), tail, g.series[key]); err != nil {
 			return err
 		}
 	}
-	for _, b := range g.series {
-		b.Reset()
-		g.free = append(g.free, b)
+	for _, s := range g.series {
+		s.rows, s.remotes, s.synAcks, s.notes = s.rows[:0], s.remotes[:0], s.synAcks[:0], s.notes[:0]
+		g.free = append(g.free, s)
 	}
 	clear(g.series)
+	g.order = g.order[:0]
 	for c := range g.table {
 		g.table[c] = g.table[c][:0]
 	}
-	g.notes, g.rows, g.noted = g.notes[:0], 0, 0
-	clear(g.said)
+	g.notes, g.held, g.noted = g.notes[:0], 0, 0
 	return nil
 }
 
-func (g *gatherer) flushSeries(key []byte, tail uint64, b *block.Block) (err error) {
+func (g *gatherer) flushSeries(key []byte, tail uint64, s *gathered) (err error) {
+	if len(s.rows) == 0 {
+		return nil
+	}
+	b := &g.block
+	fillColumns(b, s.rows)
+	b.Remotes, b.SynAcks, b.Notes = s.remotes, s.synAcks, s.notes
 	if g.buf, err = block.Append(g.buf[:0], b); err != nil {
 		return err
 	}
 	if err := g.out[raw].put(seriesBucket, withTail(key, tail), g.buf); err != nil {
 		return err
 	}
-	span := noTimes
-	for row, at := range b.Column[block.Time] {
-		at *= int64(time.Microsecond)
-		span = span.with(times{at, at + int64(time.Microsecond)})
-		for t := minutes; t <= hours; t++ {
-			slot := floorDiv(at, int64(t.slot()))
-			s := g.sums[t][slot]
-			if s == nil {
-				s = &rollup.Summary{}
-				g.sums[t][slot] = s
-			}
-			addRow(s, b, row, noteOf(b, row))
-		}
+	low, high := slices.Min(b.Column[block.Time]), slices.Max(b.Column[block.Time])
+	us := int64(time.Microsecond)
+	g.out[raw].span = g.out[raw].span.with(times{low * us, (high + 1) * us})
+	g.sumUp(b)
+	return errors.Join(putSlots(g.out[minutes], key, tail, g.sums[minutes], minutes), putSlots(g.out[hours], key, tail, g.sums[hours], hours))
+}
+
+// sumUp sums up the minutes and the hours of a series.
+func (g *gatherer) sumUp(b *block.Block) {
+	for t := minutes; t <= hours; t++ {
+		g.sums[t] = g.sums[t][:0]
 	}
-	g.out[raw].span = g.out[raw].span.with(span)
-	return errors.Join(g.flushSums(key, tail, minutes), g.flushSums(key, tail, hours))
+	var minute *rollup.Slot
+	var end, start int64 // of the minute
+	us, length := int64(time.Microsecond), int64(minutes.slot())
+	for row, at := range b.Column[block.Time] {
+		at *= us
+		if minute == nil || at < start || at >= end {
+			slot := floorDiv(at, length)
+			minute, start, end = slotOf(&g.sums[minutes], slot), slot*length, (slot+1)*length
+		}
+		addRow(&minute.Summary, b, row, noteOf(b, row))
+	}
+	perHour := int64(hours.slot() / minutes.slot())
+	for i := range g.sums[minutes] {
+		m := &g.sums[minutes][i]
+		slotOf(&g.sums[hours], floorDiv(m.At, perHour)).Merge(&m.Summary)
+	}
+}
+
+// slotOf returns the summary of a slot, which is made if it is not there; they rise.
+func slotOf(list *[]rollup.Slot, at int64) *rollup.Slot {
+	i := len(*list)
+	for i > 0 && (*list)[i-1].At > at {
+		i--
+	}
+	if i > 0 && (*list)[i-1].At == at {
+		return &(*list)[i-1]
+	}
+	if i == len(*list) && i < cap(*list) { // with the memory of one before
+		*list = (*list)[:i+1]
+		(*list)[i].Reset()
+	} else {
+		*list = slices.Insert(*list, i, rollup.Slot{})
+	}
+	(*list)[i].At = at
+	return &(*list)[i]
 }
 
 // noteOf returns the note about a row, or nil.
@@ -321,14 +387,4 @@ func timedNote(note []byte) bool {
 	}
 	r := probe.Result{Outcome: probe.Open, Retry: &probe.Retry{Answered: int(n.GetRetry().GetAnswered()), Lost: probe.Lost(n.GetRetry().GetLost())}}
 	return r.Timed()
-}
-
-// flushSums writes the summaries of a series, as records of a bounded number of slots.
-func (g *gatherer) flushSums(key []byte, tail uint64, t tier) error {
-	slots := make([]rollup.Slot, 0, len(g.sums[t]))
-	for _, at := range slices.Sorted(maps.Keys(g.sums[t])) {
-		slots = append(slots, rollup.Slot{At: at, Summary: *g.sums[t][at]})
-	}
-	clear(g.sums[t])
-	return putSlots(g.out[t], key, tail, slots, t)
 }

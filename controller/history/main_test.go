@@ -166,7 +166,7 @@ func addMany(t testing.TB, s *running, agent string, epoch, from, to uint64) {
 	var batch []*pending
 	for i := from; i <= to; i++ {
 		p := &pending{stream: stream{agent, epoch}, sequence: i, weight: 1000, done: make(chan struct{})}
-		if err := s.enqueue(t.Context(), p, report(epoch, i, 3)); err != nil {
+		if err := s.enqueue(t.Context(), p, encoded(t, report(epoch, i, 3))); err != nil {
 			t.Fatal(err)
 		}
 		batch = append(batch, p)

@@ -12,6 +12,8 @@ const (
 	pageRows       = 256
 	firstPageBytes = 64 << 10
 	pageBytes      = 1 << 20
+	// maxSeen bounds the bytes of rows that are looked at, if few are wanted.
+	maxSeen = 8 << 20
 )
 
 // page is a copy of consecutive rows.
@@ -20,6 +22,9 @@ type page struct {
 	buf     []byte   // their reports
 	corrupt []string // keys of the corrupt ones among them, "" where there is none
 	limit   int      // in bytes; 0 before the first page
+	want    *Filter  // what is copied; nil: everything
+	last    uint64   // when the last row was stored that was looked at
+	seen    int      // bytes of the rows that were
 }
 
 type row struct {
@@ -30,14 +35,26 @@ type row struct {
 
 func (p *page) reset() {
 	p.rows, p.buf, p.corrupt = p.rows[:0], p.buf[:0], p.corrupt[:0]
+	p.last, p.seen = 0, 0
 	p.limit = min(max(2*p.limit, firstPageBytes), pageBytes)
 }
 
-func (p *page) full() bool { return len(p.rows) >= pageRows || len(p.buf) >= p.limit }
+func (p *page) full() bool {
+	return len(p.rows) >= pageRows || len(p.buf) >= p.limit || p.seen >= maxSeen
+}
 
+// add adds a row, as far as it is wanted.
 func (p *page) add(r record) {
+	p.last, p.seen = r.at, p.seen+len(r.report)
 	start := len(p.buf)
-	p.buf = append(p.buf, r.report...)
+	switch {
+	case p.want == nil:
+		p.buf = append(p.buf, r.report...)
+	case p.want.Wants(string(r.agent)):
+		p.buf = p.want.appendWanted(p.buf, r.report)
+	default:
+		return
+	}
 	p.rows = append(p.rows, row{r.at, string(r.agent), start, len(p.buf)})
 }
 
@@ -92,8 +109,6 @@ func (s *Store) readPage(r *reader, f *file) (more bool, err error) {
 		return false, err
 	}
 	s.noteCorrupt(f, r.page.corrupt)
-	if n := len(r.page.rows); n > 0 {
-		r.next = r.page.rows[n-1].at + 1
-	}
+	r.next = max(r.next, r.page.last+1)
 	return more, nil
 }

@@ -25,9 +25,17 @@ type Query struct {
 	// Flows asks for each flow by itself. Like a step that is not in minutes, it
 	// takes reading every result, of which there are those of Config.Retention.
 	Flows bool
+	// LocalPort is the flow that is asked for; 0: all. It takes what Flows does.
+	LocalPort uint16
+	// WantsAgent says which agents are wanted besides; nil: all. It may be called like Group, and spares
+	// reading what is of others.
+	WantsAgent func(name string) bool
+	// Group says what a series is summed up as, if it is wanted at all; series that become the same are
+	// summed up together. It may be called from several goroutines at a time. nil: each by itself.
+	Group func(Series) (as Series, wanted bool)
 }
 
-// Answer is what there is of a series, or of one of its flows.
+// Answer is what there is of a series, as Query.Group names it, or of one of its flows.
 type Answer struct {
 	Series
 	LocalPort uint16 // of the flow, if flows were asked for
@@ -40,7 +48,7 @@ const maxSteps = 100_000
 
 // Query sums up results. It reads as little as the query allows: summaries of hours for what is in whole hours, of
 // minutes for the rest, and of the newest minutes the results. Answers are in
-// no order. Errors wrap ErrInvalid for a query that cannot be right, ErrClosed, the context's
+// no order. Errors wrap ErrInvalid for a query that cannot be right, ErrTooLarge, ErrClosed, the context's
 // error, or what the operating system said.
 func (s *Store) Query(ctx context.Context, q Query) ([]Answer, error) {
 	p, err := newQueryPlan(q)
@@ -86,7 +94,7 @@ func newQueryPlan(q Query) (*queryPlan, error) {
 	}
 	p := &queryPlan{Query: q, step: int64(q.Step), steps: 1, sources: newWantedSeries(q)}
 	finest := minutes
-	if q.Flows || q.Step%time.Minute != 0 {
+	if q.LocalPort != 0 || q.Flows || q.Step%time.Minute != 0 {
 		finest = raw
 	} else {
 		minute := int64(time.Minute)

@@ -65,10 +65,18 @@ func expected(all []probe.Result, q Query, from time.Time, step time.Duration) (
 	total := map[place]time.Duration{}
 	for _, r := range all {
 		if r.Time.Before(from) || !r.Time.Before(q.To) || len(q.Agents) > 0 && !slices.Contains(q.Agents, r.Agent) ||
-			len(q.Targets) > 0 && !slices.Contains(q.Targets, r.Target) || q.Source != "" && q.Source != r.Source {
+			len(q.Targets) > 0 && !slices.Contains(q.Targets, r.Target) || q.Source != "" && q.Source != r.Source ||
+			q.WantsAgent != nil && !q.WantsAgent(r.Agent) || q.LocalPort != 0 && q.LocalPort != r.LocalPort {
 			continue
 		}
-		p := place{Series: Series{r.Source, r.Agent, r.Target}, step: int(r.Time.Sub(from) / step)}
+		as := Series{r.Source, r.Agent, r.Target}
+		if q.Group != nil {
+			var ok bool
+			if as, ok = q.Group(as); !ok {
+				continue
+			}
+		}
+		p := place{Series: as, step: int(r.Time.Sub(from) / step)}
 		if q.Flows {
 			p.port = r.LocalPort
 		}
@@ -101,21 +109,27 @@ func TestQueriesAreRightInEveryState(t *testing.T) {
 	s, all := fed(t, cfg, c, 250)
 	begin := time.Date(2026, 11, 20, 11, 57, 0, 0, time.UTC)
 	queries := map[string]Query{
-		"all, at once":            {From: begin, To: begin.Add(6 * time.Minute)},
-		"from between minutes":    {From: begin.Add(90 * time.Second), To: begin.Add(3 * time.Minute)},
-		"minute by minute":        {Source: "measurements/mesh", From: begin, To: begin.Add(6 * time.Minute), Step: time.Minute},
-		"two hours, hour by hour": {From: begin.Add(-57 * time.Minute), To: begin.Add(63 * time.Minute), Step: time.Hour},
-		"one pair":                {Source: "measurements/mesh", Agents: []string{"agent-0001"}, Targets: []string{"agent-0002"}, From: begin, To: begin.Add(2 * time.Hour)},
-		"one target":              {Targets: []string{"agent-0002"}, From: begin, To: begin.Add(4 * time.Minute)},
-		"seconds":                 {Agents: []string{"agent-0000"}, From: begin.Add(time.Minute), To: begin.Add(100 * time.Second), Step: 7 * time.Second},
-		"flows":                   {Agents: []string{"agent-0000"}, From: begin, To: begin.Add(10 * time.Minute), Step: time.Minute, Flows: true},
-		"nobody":                  {Agents: []string{"nobody"}, From: begin, To: begin.Add(time.Hour)},
+		"all, at once":             {From: begin, To: begin.Add(6 * time.Minute)},
+		"from between minutes":     {From: begin.Add(90 * time.Second), To: begin.Add(3 * time.Minute)},
+		"minute by minute":         {Source: "measurements/mesh", From: begin, To: begin.Add(6 * time.Minute), Step: time.Minute},
+		"two hours, hour by hour":  {From: begin.Add(-57 * time.Minute), To: begin.Add(63 * time.Minute), Step: time.Hour},
+		"one pair":                 {Source: "measurements/mesh", Agents: []string{"agent-0001"}, Targets: []string{"agent-0002"}, From: begin, To: begin.Add(2 * time.Hour)},
+		"one target":               {Targets: []string{"agent-0002"}, From: begin, To: begin.Add(4 * time.Minute)},
+		"seconds":                  {Agents: []string{"agent-0000"}, From: begin.Add(time.Minute), To: begin.Add(100 * time.Second), Step: 7 * time.Second},
+		"flows":                    {Agents: []string{"agent-0000"}, From: begin, To: begin.Add(10 * time.Minute), Step: time.Minute, Flows: true},
+		"agents by what they are":  {WantsAgent: func(name string) bool { return name > "agent-0000" }, From: begin, To: begin.Add(4 * time.Minute), Step: time.Minute},
+		"nobody, by what they are": {WantsAgent: func(string) bool { return false }, From: begin, To: begin.Add(4 * time.Minute)},
+		"one flow":                 {WantsAgent: func(name string) bool { return name > "agent-0000" }, LocalPort: 61007, From: begin, To: begin.Add(4 * time.Minute)},
+		"groups": {From: begin, To: begin.Add(6 * time.Minute), Step: 2 * time.Minute, Group: func(id Series) (Series, bool) {
+			return Series{Target: id.Target[len(id.Target)-1:]}, id.Agent != "agent-0001" || id.Target != "agent-0002"
+		}},
+		"nobody": {Agents: []string{"nobody"}, From: begin, To: begin.Add(time.Hour)},
 	}
 	check := func(when string) {
 		t.Helper()
 		for what, q := range queries {
 			from, step := q.From, q.Step
-			if !q.Flows && q.Step%time.Minute == 0 {
+			if !q.Flows && q.LocalPort == 0 && q.Step%time.Minute == 0 {
 				from = from.Truncate(time.Minute)
 			}
 			if step == 0 {

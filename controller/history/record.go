@@ -2,12 +2,9 @@ package history
 
 import (
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
-
-	"google.golang.org/protobuf/proto"
-
-	synmeshv1 "github.com/synmesh/synmesh/proto/synmesh/v1"
+	"slices"
+	"sync"
 )
 
 const (
@@ -30,16 +27,14 @@ type record struct {
 	report []byte
 }
 
+// records are those that have been committed, for their memory.
+var records = sync.Pool{New: func() any { return new([]byte) }}
+
 // newRecord returns a record without its checksum, which takes the key too.
-func newRecord(agent string, r *synmeshv1.Report) ([]byte, error) {
-	size := checksumSize + 1 + len(agent) + proto.Size(r) // which is cached, and need not be found again
-	value := append(make([]byte, checksumSize, size), byte(len(agent)))
-	value = append(value, agent...)
-	value, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(value, r)
-	if err != nil {
-		return nil, fmt.Errorf("history: report %d of %s: %w: %v", r.GetSequence(), agent, ErrInvalid, err)
-	}
-	return value, nil
+func newRecord(agent string, report []byte) []byte {
+	size := checksumSize + 1 + len(agent) + len(report)
+	value := slices.Grow((*records.Get().(*[]byte))[:0], size)[:checksumSize]
+	return append(append(append(value, byte(len(agent))), agent...), report...)
 }
 
 // sealRecord puts the checksum into a record.

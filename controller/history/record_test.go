@@ -18,10 +18,7 @@ import (
 
 func TestEveryBitOfARecordIsChecked(t *testing.T) {
 	key := binary.BigEndian.AppendUint64(nil, 1795201971369785123)
-	value, err := newRecord("fra-1", report(3, 4, 2))
-	if err != nil {
-		t.Fatal(err)
-	}
+	value := newRecord("fra-1", encoded(t, report(3, 4, 2)))
 	sealRecord(key, value)
 	r, ok := decodeRecord(key, value)
 	if !ok || r.at != 1795201971369785123 || string(r.agent) != "fra-1" {
@@ -40,10 +37,7 @@ func TestEveryBitOfARecordIsChecked(t *testing.T) {
 func FuzzDecodeRecord(f *testing.F) {
 	key := binary.BigEndian.AppendUint64(nil, 1795201971369785123)
 	for _, agent := range []string{"a", "fra-1", strings.Repeat("n", maxAgent)} {
-		value, err := newRecord(agent, report(3, 4, 2))
-		if err != nil {
-			f.Fatal(err)
-		}
+		value := newRecord(agent, encoded(f, report(3, 4, 2)))
 		sealRecord(key, value)
 		f.Add(key, value)
 	}
@@ -62,10 +56,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		if proto.Unmarshal(r.report, report) != nil {
 			return
 		}
-		again, err := newRecord(string(r.agent), report)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again := newRecord(string(r.agent), encoded(t, report))
 		sealRecord(key, again)
 		r2, ok := decodeRecord(key, again)
 		report2 := &synmeshv1.Report{}

@@ -43,7 +43,7 @@ func (s *Store) recoverArchivedMarks() error {
 		if a.tier != raw {
 			break
 		}
-		err := s.reports(a, "", func(c *chunk) bool {
+		err := s.reports(a, Filter{}, func(c *chunk) bool {
 			for i, epoch := range c.table[epochColumn] {
 				s.marks.raise(stream{c.agent, uint64(epoch)}, mark{uint64(c.table[sequenceColumn][i]), uint64(c.table[storedColumn][i])})
 			}

@@ -29,6 +29,7 @@ func (s *Store) Run(ctx context.Context) error {
 		others.Go(func() { s.archiveUntil(ctx) })
 	}
 	for batch := s.queue.take(maxCommit); batch != nil; batch = s.queue.take(maxCommit) {
+		s.holdBackUntil(ctx)
 		s.commit(batch)
 	}
 	return nil

@@ -55,16 +55,6 @@ type Entry struct {
 	Report *synmeshv1.Report
 }
 
-// Filter says of which series something is wanted. What is empty is not asked
-// for, so that the zero value wants everything.
-type Filter struct{ Source, Agent, Target string }
-
-func (f Filter) wants(s Series) bool {
-	return f.wantsAgent(s.Agent) && (f.Source == "" || f.Source == s.Source) && (f.Target == "" || f.Target == s.Target)
-}
-
-func (f Filter) wantsAgent(agent string) bool { return f.Agent == "" || f.Agent == agent }
-
 // Scan returns the entries stored from (inclusive) to (exclusive) that come
 // after the cursor, oldest first. Zero times are the beginning and the end
 // of time. Whoever goes on from the cursor of the last entry misses none that
@@ -95,6 +85,7 @@ func (s *Store) ScanSeries(ctx context.Context, f Filter, from, to time.Time, af
 
 func (s *Store) scan(ctx context.Context, want Filter, from, to time.Time, after Cursor, yield func(Entry, error) bool) error {
 	r := reader{next: nanoseconds(from), end: math.MaxUint64}
+	r.page.want = &want
 	if !to.IsZero() {
 		r.end = nanoseconds(to)
 	}
@@ -111,7 +102,7 @@ func (s *Store) scan(ctx context.Context, want Filter, from, to time.Time, after
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		p, err := s.placeAfter(done, dayOf(r.next))
+		p, err := s.placeAfter(done, r.next)
 		if err != nil || p.empty() || p.start() >= r.end {
 			return err
 		}
@@ -150,8 +141,9 @@ type whereabouts struct {
 func (p whereabouts) empty() bool { return p.intake == nil && p.archive == nil }
 
 // placeAfter returns where the reports are that come after those of the file
-// named, and are not of an earlier day than that. All but the newest are complete.
-func (s *Store) placeAfter(done name, day int64) (p whereabouts, err error) {
+// named, and may be stored at a time or later. All but the newest are complete.
+func (s *Store) placeAfter(done name, next uint64) (p whereabouts, err error) {
+	day := dayOf(next)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
@@ -165,7 +157,7 @@ func (s *Store) placeAfter(done name, day int64) (p whereabouts, err error) {
 	}
 	for _, a := range s.archive {
 		n := a.intake()
-		if a.tier == raw && a.day >= day && n.compare(done) > 0 && (p.empty() || n.compare(p.name) < 0) {
+		if a.tier == raw && a.day >= day && a.lastStored >= next && n.compare(done) > 0 && (p.empty() || n.compare(p.name) < 0) {
 			return whereabouts{name: n, archive: a}, nil
 		}
 	}
@@ -180,9 +172,6 @@ func (s *Store) entries(r *reader, p whereabouts, want Filter) (list iter.Seq[En
 	more, err = s.readPage(r, p.intake)
 	return func(yield func(Entry) bool) {
 		for _, row := range r.page.rows {
-			if !want.wantsAgent(row.agent) {
-				continue
-			}
 			report, ok := s.unmarshal(p.intake, &r.page, row)
 			if !ok {
 				continue
@@ -202,7 +191,7 @@ func newEntry(at uint64, agent string, report *synmeshv1.Report) Entry {
 // wanted returns the blocks of the series wanted, in the order of the archive.
 func wanted(agent string, blocks []*synmeshv1.ResultBlock, want Filter) []*synmeshv1.ResultBlock {
 	blocks = slices.DeleteFunc(blocks, func(b *synmeshv1.ResultBlock) bool {
-		return !want.wants(Series{b.GetSource(), agent, b.GetTarget()})
+		return !want.WantsSeries(Series{b.GetSource(), agent, b.GetTarget()})
 	})
 	slices.SortStableFunc(blocks, func(a, b *synmeshv1.ResultBlock) int {
 		return cmp.Or(cmp.Compare(len(a.GetSource()), len(b.GetSource())), cmp.Compare(a.GetSource(), b.GetSource()), cmp.Compare(a.GetTarget(), b.GetTarget()))

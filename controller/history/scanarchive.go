@@ -34,15 +34,18 @@ type chunk struct {
 	entries     []Entry
 }
 
-// reports calls fn with the chunks of a file, of one agent or, if that is "", of all.
-func (s *Store) reports(a *archived, agent string, fn func(*chunk) bool) error {
+// reports calls fn with the chunks of a file, of the agents wanted.
+func (s *Store) reports(a *archived, want Filter, fn func(*chunk) bool) error {
 	var prefix []byte
-	if agent != "" {
-		prefix = agentKey(agent)
+	if want.Agent != "" {
+		prefix = agentKey(want.Agent)
 	}
 	return a.view(func(t *tree) error {
 		return s.each(a, t, reportsBucket, prefix, nil, func(k, v []byte) bool {
 			id, tail, ok := parseKey(k)
+			if ok && !want.Wants(id.Agent) {
+				return true
+			}
 			table, notes, err := block.DecodeTable(v, reportColumns)
 			if !ok || err != nil {
 				s.noteCorrupt(a, []string{string(k)})
@@ -56,7 +59,7 @@ func (s *Store) reports(a *archived, agent string, fn func(*chunk) bool) error {
 // archivedEntries reads the next entries of an archive file, and moves the reader on.
 func (s *Store) archivedEntries(r *reader, a *archived, want Filter) (list iter.Seq[Entry], more bool, err error) {
 	var chunks []*chunk
-	if err := s.reports(a, want.Agent, func(c *chunk) bool { chunks = append(chunks, c); return true }); err != nil {
+	if err := s.reports(a, want, func(c *chunk) bool { chunks = append(chunks, c); return true }); err != nil {
 		return nil, false, err
 	}
 	r.window = min(max(2*r.window, firstWindow), lastWindow)
@@ -133,7 +136,7 @@ func (s *Store) fillEntries(a *archived, chunks map[string]*chunk, want Filter) 
 	return a.view(func(t *tree) error {
 		return s.each(a, t, seriesBucket, prefix, nil, func(k, v []byte) bool {
 			id, tail, ok := parseKey(k)
-			if !ok || !want.wants(id) {
+			if !ok || !want.WantsSeries(id) {
 				return true
 			}
 			c := chunks[string(withTail(agentKey(id.Agent), tail))]
@@ -259,7 +262,7 @@ func (s *Store) oddEntries(a *archived, from, to uint64, want Filter) (list []En
 				return false
 			}
 			report := &synmeshv1.Report{}
-			if agent := string(r.agent); want.wantsAgent(agent) && proto.Unmarshal(r.report, report) == nil {
+			if agent := string(r.agent); want.Wants(agent) && proto.Unmarshal(r.report, report) == nil {
 				report.Blocks = wanted(agent, report.GetBlocks(), want)
 				list = append(list, newEntry(r.at, agent, report))
 			}

@@ -16,10 +16,12 @@ type Stats struct {
 	CorruptRecords uint64
 	// DamagedFiles are files of which a part or everything could not be read.
 	DamagedFiles uint64
+	// HeldBack are commits that waited, because the archive was far behind.
+	HeldBack uint64
 }
 
 type counters struct {
-	reports, results, duplicates, commits, failedCommits, corruptRecords, damagedFiles atomic.Uint64
+	reports, results, duplicates, commits, failedCommits, corruptRecords, damagedFiles, heldBack atomic.Uint64
 }
 
 // Stats returns the counts.
@@ -33,6 +35,7 @@ func (s *Store) Stats() Stats {
 		FailedCommits:  c.failedCommits.Load(),
 		CorruptRecords: c.corruptRecords.Load(),
 		DamagedFiles:   c.damagedFiles.Load(),
+		HeldBack:       c.heldBack.Load(),
 	}
 }
 

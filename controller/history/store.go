@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -37,13 +38,15 @@ type Config struct {
 	// reports; the agents keep them until there is room. 0: the file system says when it is full.
 	MaxSize int64
 	// Rotation is how long a file of the intake takes reports before it is archived. 0: 5
-	// minutes. The longer, the smaller is the archive.
+	// minutes. The longer, the smaller is the archive. A file that has two gigabytes is
+	// archived before that.
 	Rotation time.Duration
 	// Logger gets what an operator should know. nil: nothing is logged.
 	Logger *slog.Logger
 
 	now       func() time.Time // nil: time.Now
 	maxSize   int              // of one file, in bytes; 0: unlimited
+	fileSize  int64            // of one file of the intake, after which there is another; 0: 2 GiB
 	lockWait  time.Duration    // 0: 2 s
 	noArchive bool             // for tests of the intake alone
 }
@@ -56,6 +59,8 @@ type Store struct {
 	room    *semaphore.Weighted // bytes that may wait in the queue
 	queue   *queue
 	rotated chan struct{} // tells the archive that there is a new file
+	freed   chan struct{} // tells the committer that there is one less
+	stuck   atomic.Bool   // archiving has failed, and is tried again now and then
 	count   counters
 
 	life struct {
@@ -68,6 +73,8 @@ type Store struct {
 	archive []*archived // by tier, oldest first
 	marks   marks       // durable; only the committer changes them
 	closed  bool
+	latest  uint64        // stored time up to which all is durable
+	changed chan struct{} // closed at the next commit
 
 	// The committer's own.
 	last    uint64 // the latest stored time given
@@ -126,6 +133,9 @@ func newStore(cfg Config) (*Store, error) {
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
+	if cfg.fileSize == 0 {
+		cfg.fileSize = 2 << 30
+	}
 	if cfg.lockWait == 0 {
 		cfg.lockWait = 2 * time.Second
 	}
@@ -135,7 +145,9 @@ func newStore(cfg Config) (*Store, error) {
 		room:    semaphore.NewWeighted(maxWaiting),
 		queue:   newQueue(),
 		rotated: make(chan struct{}, 1),
+		freed:   make(chan struct{}, 1),
 		marks:   marks{},
+		changed: make(chan struct{}),
 	}, nil
 }
 
@@ -171,6 +183,10 @@ func (s *Store) recover() error {
 	if err := errors.Join(s.recoverMarks(), s.recoverLast()); err != nil {
 		return fmt.Errorf("history: read the marks: %w", err)
 	}
+	if s.last == 0 {
+		s.last = nanoseconds(s.cfg.now()) - 1 // who watches a history of nothing begins now, too
+	}
+	s.latest = s.last
 	return nil
 }
 

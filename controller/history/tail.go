@@ -1,6 +1,7 @@
 package history
 
 import (
+	"context"
 	"math"
 	"sync"
 	"time"
@@ -25,25 +26,29 @@ type tail struct {
 }
 
 // sumIntake adds up results that are not archived yet.
-func (s *Store) sumIntake(f *file, t *tally) error {
+func (s *Store) sumIntake(ctx context.Context, f *file, t *tally) error {
 	if t.plan.finest == raw {
-		return s.eachResult(f, 0, t.plan.sources.agents, t.add)
+		return s.eachResult(ctx, f, 0, t.plan.sources.agents, t.add)
 	}
 	f.tail.mu.Lock()
 	defer f.tail.mu.Unlock()
-	if err := s.readOn(f); err != nil {
+	if err := s.readOn(ctx, f); err != nil {
 		return err
 	}
 	if f.tail.large {
-		return s.eachResult(f, 0, t.plan.sources.agents, t.add)
+		return s.eachResult(ctx, f, 0, t.plan.sources.agents, t.add)
 	}
 	for key, sums := range f.tail.sums {
-		if !t.wants([]byte(key)) {
+		if t.agents != nil && !t.wantsAgent([]byte(key)) {
+			continue
+		}
+		m := t.member([]byte(key))
+		if m == nil {
 			continue
 		}
 		for slot, sum := range sums {
 			if ns := slot * int64(time.Minute); t.plan.span.contains(ns) {
-				at(t.steps([]byte(key)), t.plan.stepOf(ns)).Merge(sum)
+				t.at(t.steps(m, 0), t.plan.stepOf(ns)).Merge(sum)
 			}
 		}
 	}
@@ -51,7 +56,7 @@ func (s *Store) sumIntake(f *file, t *tally) error {
 }
 
 // readOn adds to the file's tail what has been stored since.
-func (s *Store) readOn(f *file) error {
+func (s *Store) readOn(ctx context.Context, f *file) error {
 	t := &f.tail
 	if t.large {
 		return nil
@@ -60,15 +65,17 @@ func (s *Store) readOn(f *file) error {
 		t.sums = make(map[string]map[int64]*rollup.Summary)
 	}
 	var last uint64
-	err := s.eachReport(f, t.next, nil, func(at uint64, add func(func(*probe.Result))) {
+	err := s.eachReport(ctx, f, t.next, nil, func(at uint64, add func(func(*probe.Result))) {
 		last = at
 		add(t.add)
 	})
-	if err != nil { // some of it is added, and nobody knows how much
+	t.next = max(t.next, last+1)
+	if err != nil && ctx.Err() == nil { // some of it may be missing
 		t.sums, t.count, t.next = nil, 0, 0
+	}
+	if err != nil {
 		return err
 	}
-	t.next = max(t.next, last+1)
 	if t.count > maxTail {
 		t.sums, t.large = nil, true
 	}
@@ -97,14 +104,17 @@ func (t *tail) add(r *probe.Result) {
 
 // eachResult calls fn with the results of a file of the intake that the archive would sum
 // up, of some agents, or all if that is nil, stored from some time on. Each is valid until the next.
-func (s *Store) eachResult(f *file, from uint64, agents map[string]bool, fn func(*probe.Result)) error {
-	return s.eachReport(f, from, agents, func(_ uint64, each func(func(*probe.Result))) { each(fn) })
+func (s *Store) eachResult(ctx context.Context, f *file, from uint64, agents map[string]bool, fn func(*probe.Result)) error {
+	return s.eachReport(ctx, f, from, agents, func(_ uint64, each func(func(*probe.Result))) { each(fn) })
 }
 
-func (s *Store) eachReport(f *file, from uint64, agents map[string]bool, fn func(at uint64, each func(func(*probe.Result)))) error {
+func (s *Store) eachReport(ctx context.Context, f *file, from uint64, agents map[string]bool, fn func(at uint64, each func(func(*probe.Result)))) error {
 	r, d := reader{next: from, end: math.MaxUint64}, decoder{}
 	for more := true; more; {
-		var err error
+		err := ctx.Err()
+		if err != nil {
+			return err
+		}
 		if more, err = s.readPage(&r, f); err != nil {
 			return err
 		}

@@ -43,6 +43,7 @@ type tree struct {
 	pages    uint64 // in use, from the start
 	tx       uint64 // the transaction that wrote it last
 	seen     uint64 // pages read; in circles they are more than there are
+	stale    bool   // the other meta page is damaged, and may have been the later one
 	bufs     [maxDepth][]byte
 	damage   error // the first found
 	place    int64 // of the value of the entry that is being yielded, in the file
@@ -60,10 +61,39 @@ func readTree(r io.ReaderAt) (*tree, error) {
 	for _, size := range sizes {
 		other, otherErr := readMeta(r, int64(size))
 		if otherErr == nil && int(other.pageSize) == size && (err != nil || other.tx > t.tx) {
+			other.stale = err != nil
 			return other, nil
+		}
+		if err == nil {
+			t.stale = otherErr != nil
 		}
 	}
 	return t, err
+}
+
+// wellMeta tells whether a meta page is what was written.
+func wellMeta(m []byte) bool {
+	order := binary.NativeEndian
+	if order.Uint32(m) != boltMagic || order.Uint32(m[4:]) != boltVersion {
+		return false
+	}
+	sum := fnv.New64a()
+	sum.Write(m[:metaSize-8])
+	size := order.Uint32(m[8:])
+	return order.Uint64(m[metaSize-8:]) == sum.Sum64() && size >= 1024 && size <= 1<<20
+}
+
+// mendMeta flips back the bit that has flipped in a meta page, if it is the only one: the page
+// before would hide the last commit. It tells whether the page is well now.
+func mendMeta(m []byte) bool {
+	for bit := range metaSize * 8 {
+		m[bit/8] ^= 1 << (bit % 8)
+		if wellMeta(m) {
+			return true
+		}
+		m[bit/8] ^= 1 << (bit % 8)
+	}
+	return false
 }
 
 func readMeta(r io.ReaderAt, at int64) (*tree, error) {
@@ -72,20 +102,16 @@ func readMeta(r io.ReaderAt, at int64) (*tree, error) {
 		return nil, readError(err)
 	}
 	m, order := page[headerSize:], binary.NativeEndian
-	sum := fnv.New64a()
-	sum.Write(m[:metaSize-8])
-	t := &tree{
+	if !wellMeta(m) && !mendMeta(m) {
+		return nil, fmt.Errorf("%w: no database", errDamaged)
+	}
+	return &tree{
 		r:        r,
 		pageSize: uint64(order.Uint32(m[8:])),
 		root:     order.Uint64(m[16:]),
 		pages:    order.Uint64(m[40:]),
 		tx:       order.Uint64(m[48:]),
-	}
-	if order.Uint32(m) != boltMagic || order.Uint32(m[4:]) != boltVersion ||
-		order.Uint64(m[metaSize-8:]) != sum.Sum64() || t.pageSize < 1024 || t.pageSize > 1<<20 {
-		return nil, fmt.Errorf("%w: no database", errDamaged)
-	}
-	return t, nil
+	}, nil
 }
 
 // readError makes damage of what the disk does not give, lest a bad sector
@@ -122,6 +148,9 @@ func (t *tree) bucket(name []byte) (root node, err error) {
 // order as far as they are well; nil stands for one that cannot be read. They
 // are valid until the next one. t.damage tells then if others are missing.
 func (t *tree) entries(root node, from []byte) iter.Seq2[[]byte, []byte] {
+	if t.stale && t.damage == nil {
+		t.damage = fmt.Errorf("%w: what was written last may be missing", errDamaged)
+	}
 	return func(yield func(k, v []byte) bool) { t.walk(root, span{}, 1, from, yield) }
 }
 

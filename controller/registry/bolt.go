@@ -85,8 +85,11 @@ func createDB(dir, path string, wait time.Duration) error {
 	return identity.SyncFolder(dir)
 }
 
-func openBolt(path string, wait time.Duration) (db *bbolt.DB, err error) {
-	options := &bbolt.Options{Timeout: wait, NoStatistics: true, FreelistType: bbolt.FreelistMapType}
+func openBolt(path string, wait time.Duration) (*bbolt.DB, error) {
+	return openWith(path, &bbolt.Options{Timeout: wait, NoStatistics: true, FreelistType: bbolt.FreelistMapType})
+}
+
+func openWith(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	err = guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, options)
 		return err

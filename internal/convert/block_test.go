@@ -58,6 +58,23 @@ func inBlocks(results []probe.Result) []probe.Result {
 	return sorted
 }
 
+func TestBlocksThatWereGivenBackKeepNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := Blocks{KeepSeq: runsOnly}
+		for range 4 {
+			results := rapid.SliceOfN(anyResult, 0, 60).Draw(t, "results")
+			for i := range results {
+				b.Add(&results[i])
+			}
+			got, want := &synmeshv1.Report{Blocks: b.Take()}, gathered(runsOnly, results)
+			if !proto.Equal(got, want) {
+				t.Fatalf("with blocks used before: %v\nwith new ones: %v", got, want)
+			}
+			b.GiveBack(got.Blocks)
+		}
+	})
+}
+
 func TestResultsComeOutOfBlocksAsTheyWentIn(t *testing.T) {
 	for name, keep := range map[string]func(string) bool{"keeping no sequence numbers": nil, "keeping all": always, "keeping those of runs": runsOnly} {
 		t.Run(name, func(t *testing.T) {

@@ -7,8 +7,9 @@
 // person's, in a context file), Files (of an own PKI, watched), or the
 // controller's own. Hand it to
 // ServerCredentials and ClientCredentials for gRPC, to ServerTLS and ClientTLS
-// for anything else. On the server, FromContext tells who calls. An agent that
-// has no certificate yet has a Token, and calls with PinnedTLS.
+// for anything else. On the server, FromContext tells who calls; a Relay brings in those
+// who came by another protocol. An agent that has no certificate yet has a Token, and
+// calls with PinnedTLS.
 //
 // # Names
 //

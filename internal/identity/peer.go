@@ -23,7 +23,7 @@ var ErrPlaintext = errors.New("the call came in plaintext")
 //
 // Who shows nothing that is good gets a connection to say a few words on, and no more.
 func ServerCredentials(s Source) credentials.TransportCredentials {
-	return &server{credentials.NewTLS(serverTLS(s)), s, new(atomic.Int64)}
+	return &server{credentials.NewTLS(RequestTLS(s)), s, new(atomic.Int64)}
 }
 
 // ClientCredentials is ClientTLS for gRPC.
@@ -70,20 +70,26 @@ func (s *server) Clone() credentials.TransportCredentials {
 	return &server{s.TransportCredentials.Clone(), s.source, s.strangers}
 }
 
-// FromContext tells who calls, in a server that has ServerCredentials. Its
-// errors wrap the reasons of this package. With ErrExpired the Peer is there
-// all the same; it may renew its certificate, and nothing else.
+// FromContext tells who calls, in a server that has ServerCredentials, or a Relay's
+// around them. Its errors wrap the reasons of this package. With ErrExpired the Peer
+// is there all the same; it may renew its certificate, and nothing else.
 func FromContext(ctx context.Context) (Peer, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Peer{}, ErrPlaintext
 	}
-	info, ok := p.AuthInfo.(authInfo)
-	if !ok {
-		return Peer{}, ErrPlaintext
+	var caller Peer
+	var why error
+	switch info := p.AuthInfo.(type) {
+	case authInfo:
+		caller, why = info.peer, info.why
+	case relayed:
+		caller, why = info.relay.caller(ctx)
+	default:
+		why = ErrPlaintext
 	}
-	if info.why != nil {
-		return info.peer, info.why
+	if why != nil {
+		return caller, why
 	}
-	return info.peer, info.peer.Check(time.Now())
+	return caller, caller.Check(time.Now())
 }

@@ -12,7 +12,7 @@ import (
 // a handshake without one fails. What the caller may do is to be asked besides.
 // For gRPC, see ServerCredentials.
 func ServerTLS(s Source) *tls.Config {
-	config := serverTLS(s)
+	config := RequestTLS(s)
 	config.ClientAuth = tls.RequireAnyClientCert // VerifyConnection checks it
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		c, err := s.Current()
@@ -27,8 +27,10 @@ func ServerTLS(s Source) *tls.Config {
 	return config
 }
 
-// serverTLS takes any certificate, and none.
-func serverTLS(s Source) *tls.Config {
+// RequestTLS is for ports that tell in words why somebody is refused: a handshake
+// goes well with any certificate, and without one. So each request has to be
+// judged, by Credentials.Verify first.
+func RequestTLS(s Source) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequestClientCert,

@@ -32,7 +32,8 @@ type port struct {
 	why    error
 }
 
-func serve(t *testing.T, c credentials.TransportCredentials) *port {
+// serve listens on loopback, and to others.
+func serve(t *testing.T, c credentials.TransportCredentials, others ...net.Listener) *port {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,11 +49,16 @@ func serve(t *testing.T, c credentials.TransportCredentials) *port {
 			return next(ctx, req)
 		}))
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(l) }()
+	listeners := append(others, l)
+	ended := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { ended <- s.Serve(l) }()
+	}
 	t.Cleanup(func() {
 		s.Stop()
-		want(t, <-ended, nil)
+		for range listeners {
+			want(t, <-ended, nil)
+		}
 	})
 	return p
 }
@@ -284,7 +290,7 @@ func TestPlaintextIsNobody(t *testing.T) {
 func TestOldTLSIsRefused(t *testing.T) {
 	c := newCA(t)
 	for name, config := range map[string]*tls.Config{
-		"gRPC": serverTLS(c.source(c.id(Controller, "main"), nil)), "others": ServerTLS(c.source(c.id(Controller, "main"), nil)),
+		"gRPC": RequestTLS(c.source(c.id(Controller, "main"), nil)), "others": ServerTLS(c.source(c.id(Controller, "main"), nil)),
 	} {
 		client := careless(c.source(c.id(Agent, "fra-1"), nil))
 		client.MinVersion, client.MaxVersion = tls.VersionTLS12, tls.VersionTLS12

@@ -136,7 +136,7 @@ func TestRulesRefuseWhatIsWrong(t *testing.T) {
 		{"x/sys/unix in the agent", []listed{ours("agent/spool", "golang.org/x/sys/unix")}, "agent/spool imports golang.org/x/sys/unix: only probe/rawsock and internal/lab may"},
 		{"x/sys/unix elsewhere in probe", []listed{ours("probe/connect", "golang.org/x/sys/unix")}, "only probe/rawsock and internal/lab may"},
 		{"bbolt outside the history", []listed{ours("agent/spool", "go.etcd.io/bbolt")}, "only controller/history and controller/registry may"},
-		{"identity below those who have one", []listed{ours("internal/gossip", module+"/internal/identity")}, "internal/gossip imports internal/identity: only internal/identity and agent and controller and cmd may"},
+		{"identity below those who have one", []listed{ours("internal/gossip", module+"/internal/identity")}, "internal/gossip imports internal/identity: only internal/identity and internal/lab/bench and agent and controller and cmd may"},
 		{"gopacket outside probe/pcap", []listed{ours("internal/capture", "github.com/google/gopacket/pcapgo")}, "only probe/pcap may"},
 		{"gopacket's fork outside probe/pcap", []listed{ours("internal/capture", "github.com/gopacket/gopacket")}, "only probe/pcap may"},
 		{"the lab in a program", []listed{ours("cmd/probectl", module+"/internal/lab")}, "only internal/lab may"},

@@ -31,7 +31,10 @@ var confined = []struct {
 	{"github.com/google/gopacket", []string{"probe/pcap"}, "packets are crafted and parsed by probe/packet, and written to files by probe/pcap"},
 	{"github.com/gopacket/gopacket", []string{"probe/pcap"}, "packets are crafted and parsed by probe/packet, and written to files by probe/pcap"},
 	{"go.etcd.io/bbolt", []string{"controller/history", "controller/registry"}, "another store may take its place: ask controller/history or controller/registry"},
-	{module + "/internal/identity", []string{"internal/identity", "agent", "controller", "cmd"}, "nothing else below them knows who is who; hand it a key or a name"},
+	{"github.com/grpc-ecosystem/grpc-gateway", []string{"controller/web"}, "the API is gRPC, and controller/web makes JSON of it"},
+	{"github.com/prometheus", []string{"controller/metrics"}, "what is counted is told to controller/metrics"},
+	{"go.opentelemetry.io", []string{"controller/metrics"}, "what is counted is told to controller/metrics"},
+	{module + "/internal/identity", []string{"internal/identity", "internal/lab/bench", "agent", "controller", "cmd"}, "nothing else below them knows who is who; hand it a key or a name"},
 	{module + "/internal/lab", []string{"internal/lab"}, "only tests and internal/lab/demo build networks"},
 }
 
@@ -50,6 +53,8 @@ var unlinked = []struct {
 	{"cmd/probe-controller", "probe/rawsock", "the controller opens no raw sockets"},
 	{"cmd/probe-controller", "probe/engine", "the controller probes nothing itself"},
 	{"cmd/probe-controller", "probe/connect", "the controller probes nothing itself"},
+	{"cmd/probectl", "controller/web", "only the controller serves HTTP"},
+	{"cmd/probe-agent", "controller/web", "only the controller serves HTTP"},
 	{"controller", "probe/rawsock", "the controller opens no raw sockets"},
 	{"controller", "probe/engine", "the controller probes nothing itself"},
 }

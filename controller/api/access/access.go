@@ -61,6 +61,12 @@ func (g *Guard) check(ctx context.Context, method string) (identity.Peer, error)
 	return p, nil
 }
 
+// Check tells whether the one who calls may have what is not served by gRPC and has a rule.
+func (g *Guard) Check(ctx context.Context, what string) error {
+	_, err := g.check(ctx, what)
+	return err
+}
+
 // mayStillRenew tells whether the renewal itself has to judge: that of a key
 // which is not the newest shows that an agent's state was copied.
 func mayStillRenew(err error) bool {

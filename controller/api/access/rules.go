@@ -15,6 +15,9 @@ const (
 	admins
 )
 
+// Metrics is the page of metrics, which is served by HTTP alone; see Guard.Check.
+const Metrics = "/metrics"
+
 // rules are who may call what. A method that is not here is refused to everybody;
 // a test of package api sees to it that all are.
 var rules = map[string]rule{
@@ -42,6 +45,8 @@ var rules = map[string]rule{
 	"/synmesh.v1.IdentityService/CreateUser":       admins,
 	"/synmesh.v1.IdentityService/RevokeUser":       admins,
 
+	"/synmesh.v1.BackupService/Backup": admins,
+
 	"/synmesh.v1.FleetService/ListAgents":               viewers,
 	"/synmesh.v1.ResultService/ListResults":             viewers,
 	"/synmesh.v1.ResultService/Matrix":                  viewers,
@@ -56,15 +61,19 @@ var rules = map[string]rule{
 	"/synmesh.v1.RunService/Run":                        operators,
 	"/synmesh.v1.RunService/Attend":                     operators,
 
+	Metrics: viewers,
+
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      viewers,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": viewers,
 }
 
-// Methods returns the methods that there are rules for.
+// Methods returns the methods of gRPC that there are rules for.
 func Methods() []string {
 	var names []string
 	for name := range rules {
-		names = append(names, name)
+		if name != Metrics {
+			names = append(names, name)
+		}
 	}
 	return names
 }

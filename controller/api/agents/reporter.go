@@ -5,13 +5,13 @@ import (
 	"errors"
 	"log/slog"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/synmesh/synmesh/controller/api/fault"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/controller/history"
-	"github.com/synmesh/synmesh/internal/convert"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
@@ -46,11 +46,11 @@ func newReporter(s *Service, hello *synmeshv1.Hello, session *fleet.Session, log
 	return &reporter{Service: s, hello: hello, session: session, log: log, known: make(map[uint64]bool), rejected: make(map[uint64]bool)}
 }
 
-func (r *reporter) take(ctx context.Context, m *synmeshv1.SessionRequest) error {
-	r.session.Heard(m.GetHeartbeat())
-	switch m := m.GetMessage().(type) {
+func (r *reporter) take(ctx context.Context, q *request) error {
+	r.session.Heard(q.GetHeartbeat())
+	switch m := q.GetMessage().(type) {
 	case *synmeshv1.SessionRequest_Report:
-		return r.store(ctx, m.Report)
+		return r.store(ctx, q)
 	case *synmeshv1.SessionRequest_Heartbeat:
 		r.session.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Echo{
 			Echo: &synmeshv1.Echo{HeartbeatTime: m.Heartbeat.GetTime(), Time: timestamppb.Now()}}})
@@ -61,33 +61,45 @@ func (r *reporter) take(ctx context.Context, m *synmeshv1.SessionRequest) error 
 }
 
 // store makes a report durable, acknowledges it, and shows it to those who wait for it.
-func (r *reporter) store(ctx context.Context, m *synmeshv1.Report) error {
-	if r.rejected[m.GetEpoch()] {
+func (r *reporter) store(ctx context.Context, q *request) error {
+	m := q.report
+	if r.rejected[m.Epoch] {
 		return nil // it comes again
 	}
-	if err := r.admit(m.GetEpoch()); err != nil {
+	if err := r.admit(m.Epoch); err != nil {
 		return err
 	}
-	if err := convert.CheckReport(m); err != nil {
-		r.reject(m, err)
+	if q.wrong != nil {
+		r.reject(m, q.wrong)
 		return nil
 	}
-	stored, err := r.History.Append(ctx, r.hello.GetName(), m)
+	// The next session's welcome waits for it, so the end of this one must not leave it undecided.
+	stored, err := r.History.AppendEncoded(context.WithoutCancel(ctx), r.hello.GetName(), m)
 	if errors.Is(err, history.ErrInvalid) {
 		r.reject(m, err)
 		return nil
 	}
 	if err != nil {
-		return fault.Unavailable("report %d was not stored (%w); keep it and send it again", m.GetSequence(), err)
+		return fault.Unavailable("report %d was not stored (%w); keep it and send it again", m.Sequence, err)
 	}
-	a := &synmeshv1.Acknowledge{Epoch: m.GetEpoch(), Sequence: m.GetSequence()}
+	a := &synmeshv1.Acknowledge{Epoch: m.Epoch, Sequence: m.Sequence}
 	if credit := r.credit(); credit != r.told {
 		a.Credit, r.told = credit, credit
 	}
 	r.session.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Acknowledge{Acknowledge: a}})
-	if stored {
-		r.Feed.Publish(feed.Event{Agent: r.hello.GetName(), Session: r.session.ID, Report: m})
+	if !stored || !r.Feed.Wants(q.sources) {
+		return nil
 	}
+	return r.publish(m)
+}
+
+// publish shows a report to those who wait for it.
+func (r *reporter) publish(m history.Encoded) error {
+	e := feed.Event{Agent: r.hello.GetName(), Session: r.session.ID, Report: &synmeshv1.Report{}}
+	if err := proto.Unmarshal(m.Bytes, e.Report); err != nil {
+		return err
+	}
+	r.Feed.Publish(e)
 	return nil
 }
 
@@ -109,9 +121,9 @@ func (r *reporter) admit(epoch uint64) error {
 }
 
 // reject refuses a report for ever.
-func (r *reporter) reject(m *synmeshv1.Report, why error) {
-	r.log.Error("report refused", "sequence", m.GetSequence(), "reason", why)
-	r.rejected[m.GetEpoch()] = true
+func (r *reporter) reject(m history.Encoded, why error) {
+	r.log.Error("report refused", "sequence", m.Sequence, "reason", why)
+	r.rejected[m.Epoch] = true
 	r.session.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Reject{
-		Reject: &synmeshv1.Reject{Epoch: m.GetEpoch(), Sequence: m.GetSequence(), Reason: why.Error()}}})
+		Reject: &synmeshv1.Reject{Epoch: m.Epoch, Sequence: m.Sequence, Reason: why.Error()}}})
 }

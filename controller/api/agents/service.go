@@ -17,6 +17,7 @@ import (
 	"github.com/synmesh/synmesh/controller/api/fault"
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
+	"github.com/synmesh/synmesh/controller/history"
 	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/internal/selector"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
@@ -24,7 +25,7 @@ import (
 
 // History keeps reports; see history.Store.
 type History interface {
-	Append(ctx context.Context, agent string, r *synmeshv1.Report) (stored bool, err error)
+	AppendEncoded(ctx context.Context, agent string, r history.Encoded) (stored bool, err error)
 	Sequence(agent string, epoch uint64) (uint64, error)
 }
 
@@ -46,6 +47,7 @@ type Service struct {
 	streams  sync.WaitGroup // goroutines that receive from a stream or send on it
 	sessions atomic.Int64
 	greeting greeting
+	turns    turns
 	epochs   beginnings
 }
 
@@ -54,7 +56,7 @@ const helloWithin = 10 * time.Second
 
 // Register adds the service to a server.
 func Register(r grpc.ServiceRegistrar, c Config) *Service {
-	s := &Service{Config: c, greeting: greeting{of: make(map[identity.Identity]int)}, epochs: beginnings{of: make(map[string]*rate.Limiter)}}
+	s := &Service{Config: c, greeting: greeting{of: make(map[identity.Identity]int)}, turns: turns{of: make(map[string]*turn)}, epochs: beginnings{of: make(map[string]*rate.Limiter)}}
 	synmeshv1.RegisterAgentServiceServer(r, s)
 	return s
 }
@@ -66,7 +68,7 @@ type stream = grpc.BidiStreamingServer[synmeshv1.SessionRequest, synmeshv1.Sessi
 
 // Session implements synmeshv1.AgentServiceServer.
 func (s *Service) Session(st stream) error {
-	hello, session, err := s.greet(st)
+	hello, session, turn, err := s.greet(st)
 	if err != nil {
 		return err
 	}
@@ -83,7 +85,10 @@ func (s *Service) Session(st stream) error {
 	// Both end with the stream, and that with this method: an agent that does
 	// not read holds up nobody who waits for the end of its session.
 	ended := make(chan error, 2)
-	s.streams.Go(func() { ended <- s.receive(st, newReporter(s, hello, session, log)) })
+	s.streams.Go(func() {
+		defer turn.end()
+		ended <- s.receive(st, newReporter(s, hello, session, log))
+	})
 	s.streams.Go(func() { ended <- send(st, session) })
 	select {
 	case err := <-ended:
@@ -91,37 +96,63 @@ func (s *Service) Session(st stream) error {
 			log.Warn("session failed", "reason", err)
 		}
 		return err
+	case <-turn.asked:
+		session.End(fleet.Newer)
 	case <-session.Done():
-		log.Info("session ended", "reason", session.Why())
-		err := fault.Unavailable("%s", session.Why())
-		if session.Why() == fleet.Newer {
-			err = fault.Superseded("%s", fleet.Newer)
-		}
-		if s.Fleet.Draining() {
-			err = fault.Later(err, fleet.Return)
-		}
-		return err
 	}
+	return s.farewell(session, log)
 }
 
-// greet lets an agent in, up to its welcome.
-func (s *Service) greet(st stream) (*synmeshv1.Hello, *fleet.Session, error) {
+// farewell says why a session has ended.
+func (s *Service) farewell(session *fleet.Session, log *slog.Logger) error {
+	log.Info("session ended", "reason", session.Why())
+	err := fault.Unavailable("%s", session.Why())
+	if session.Why() == fleet.Newer {
+		err = fault.Superseded("%s", fleet.Newer)
+	}
+	if s.Fleet.Draining() {
+		err = fault.Later(err, fleet.Return)
+	}
+	return err
+}
+
+// greet lets an agent in, up to its welcome. The turn is the caller's to end.
+func (s *Service) greet(st stream) (*synmeshv1.Hello, *fleet.Session, *turn, error) {
 	who := caller(st.Context())
 	if !s.greeting.enter(who) {
-		return nil, nil, fault.Later(fault.Exhausted("%d sessions are just beginning, or %d of this agent; connect again later", maxGreeting, ownGreeting), fleet.Return)
+		return nil, nil, nil, fault.Later(fault.Exhausted("%d sessions are just beginning, or %d of this agent; connect again later", maxGreeting, ownGreeting), fleet.Return)
 	}
 	defer s.greeting.leave(who)
 	if s.Fleet.Draining() {
-		return nil, nil, fault.Later(fault.Unavailable("the controller is stopping; connect again later"), fleet.Return)
+		return nil, nil, nil, fault.Later(fault.Unavailable("the controller is stopping; connect again later"), fleet.Return)
 	}
 	hello, err := s.hello(st)
 	if err == nil {
 		err = s.Admit(st.Context(), hello.GetName())
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	// What is not stored by the welcome, the agent may drop: so nothing may be on its way from a session before.
+	turn, err := s.turns.take(st.Context(), hello.GetName())
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	welcome, err := s.welcome(hello)
+	if err != nil {
+		turn.end()
+		return nil, nil, nil, err
+	}
+	return hello, s.Fleet.Connect(
+		fleet.Agent{Name: hello.GetName(), Labels: hello.GetLabels(), Version: hello.GetVersion(),
+			Responder: hello.GetResponder(), Stamping: hello.GetStamping()},
+		&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{Welcome: welcome}}), turn, nil
+}
+
+// welcome tells an agent what is stored of its epochs.
+func (s *Service) welcome(hello *synmeshv1.Hello) (*synmeshv1.Welcome, error) {
 	welcome := &synmeshv1.Welcome{Credit: s.credit()}
+	var err error
 	welcome.Sequence, err = s.History.Sequence(hello.GetName(), hello.GetEpoch())
 	for _, epoch := range hello.GetOlderEpochs() {
 		var sequence uint64
@@ -131,12 +162,9 @@ func (s *Service) greet(st stream) (*synmeshv1.Hello, *fleet.Session, error) {
 		welcome.OlderSequences = append(welcome.OlderSequences, sequence)
 	}
 	if err != nil {
-		return nil, nil, fault.Unavailable("the history cannot be read (%w); connect again later", err)
+		return nil, fault.Unavailable("the history cannot be read (%w); connect again later", err)
 	}
-	return hello, s.Fleet.Connect(
-		fleet.Agent{Name: hello.GetName(), Labels: hello.GetLabels(), Version: hello.GetVersion(),
-			Responder: hello.GetResponder(), Stamping: hello.GetStamping()},
-		&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{Welcome: welcome}}), nil
+	return welcome, nil
 }
 
 // hello waits for the agent to introduce itself, but not for ever.
@@ -191,10 +219,12 @@ func send(st stream, session *fleet.Session) error {
 
 // receive takes in what the agent sends, until the stream ends.
 func (s *Service) receive(st stream, r *reporter) error {
+	var m request
+	defer m.release()
 	for {
-		m, err := st.Recv()
+		err := m.next(st)
 		if err == nil {
-			err = r.take(st.Context(), m)
+			err = r.take(st.Context(), &m)
 		}
 		if err != nil {
 			return ignoreEnd(st.Context(), err)

@@ -2,14 +2,15 @@ package apitest
 
 import (
 	"context"
-	"encoding/binary"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/synmesh/synmesh/controller/history"
+	"github.com/synmesh/synmesh/controller/history/memory"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
@@ -21,9 +22,11 @@ type History struct {
 	// SequenceError and ScanError are what these methods return.
 	SequenceError, ScanError error
 
-	mu      sync.Mutex
-	entries []history.Entry
-	marks   map[stream]uint64
+	mu        sync.Mutex
+	entries   []history.Entry
+	marks     map[stream]uint64
+	changed   chan struct{} // nil: nobody waits
+	forgotten history.Cursor
 }
 
 type stream struct {
@@ -39,6 +42,15 @@ func (h *History) Append(_ context.Context, agent string, r *synmeshv1.Report) (
 		}
 	}
 	return h.Put(time.Now(), agent, r), nil
+}
+
+// AppendEncoded is history.Store's.
+func (h *History) AppendEncoded(ctx context.Context, agent string, r history.Encoded) (bool, error) {
+	m := &synmeshv1.Report{}
+	if err := proto.Unmarshal(r.Bytes, m); err != nil {
+		return false, err
+	}
+	return h.Append(ctx, agent, m)
 }
 
 // Put stores a report at a time, or one nanosecond behind the one before.
@@ -57,8 +69,12 @@ func (h *History) Put(at time.Time, agent string, r *synmeshv1.Report) (stored b
 		at = h.entries[n-1].Stored.Add(time.Nanosecond)
 	}
 	h.entries = append(h.entries, history.Entry{
-		Cursor: binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano())), Stored: at.UTC(), Agent: agent, Report: proto.CloneOf(r),
+		Cursor: history.CursorAt(at), Stored: at.UTC(), Agent: agent, Report: proto.CloneOf(r),
 	})
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
 	return true
 }
 
@@ -66,6 +82,7 @@ func (h *History) Put(at time.Time, agent string, r *synmeshv1.Report) (stored b
 func (h *History) Forget(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.forgotten = h.entries[n-1].Cursor
 	h.entries = h.entries[n:]
 }
 
@@ -83,13 +100,17 @@ func (h *History) Sequence(agent string, epoch uint64) (uint64, error) {
 	return h.marks[stream{agent, epoch}], h.SequenceError
 }
 
-// Scan is history.Store's.
-func (h *History) Scan(ctx context.Context, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error] {
+// ScanSeries is history.Store's.
+func (h *History) ScanSeries(ctx context.Context, f history.Filter, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error] {
 	return func(yield func(history.Entry, error) bool) {
 		for _, e := range h.Entries() {
-			if e.Stored.Before(from) || (!to.IsZero() && !e.Stored.Before(to)) || e.Cursor.Compare(after) <= 0 {
+			if e.Stored.Before(from) || (!to.IsZero() && !e.Stored.Before(to)) || e.Cursor.Compare(after) <= 0 || !f.Wants(e.Agent) {
 				continue
 			}
+			e.Report = proto.CloneOf(e.Report)
+			e.Report.Blocks = slices.DeleteFunc(e.Report.GetBlocks(), func(b *synmeshv1.ResultBlock) bool {
+				return !f.WantsSeries(history.Series{Source: b.GetSource(), Agent: e.Agent, Target: b.GetTarget()})
+			})
 			if ctx.Err() != nil || !yield(e, nil) {
 				return
 			}
@@ -98,4 +119,48 @@ func (h *History) Scan(ctx context.Context, from, to time.Time, after history.Cu
 			yield(history.Entry{}, h.ScanError)
 		}
 	}
+}
+
+// Query is history.Store's.
+func (h *History) Query(ctx context.Context, q history.Query) ([]history.Answer, error) {
+	if h.ScanError != nil {
+		return nil, h.ScanError
+	}
+	all, err := memory.New(memory.Config{})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range h.Entries() {
+		if _, err := all.Append(ctx, e.Agent, e.Report); err != nil {
+			return nil, err
+		}
+	}
+	return all.Query(ctx, q)
+}
+
+// Changed is history.Store's.
+func (h *History) Changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.changed == nil {
+		h.changed = make(chan struct{})
+	}
+	return h.changed
+}
+
+// Latest is history.Store's.
+func (h *History) Latest() history.Cursor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.entries) == 0 {
+		return history.CursorAt(time.Unix(0, 0))
+	}
+	return h.entries[len(h.entries)-1].Cursor
+}
+
+// Whole is history.Store's; it knows of what Forget has dropped.
+func (h *History) Whole(after, _ history.Cursor) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return after.Compare(h.forgotten) >= 0
 }

@@ -83,7 +83,7 @@ func TestMatrixSumsUpByGroups(t *testing.T) {
 	var got []string
 	for _, c := range resp.GetCells() {
 		got = append(got, fmt.Sprintf("%s to %s: %d sent, %d open, loss %.4f, %v %v %v %v", c.GetRow(), c.GetColumn(), c.GetSent(), c.GetOpen(), c.GetLoss(),
-			c.GetMin().AsDuration(), c.GetP50().AsDuration(), c.GetP99().AsDuration(), c.GetMax().AsDuration()))
+			c.GetMin().AsDuration(), c.GetP50().AsDuration().Round(100*time.Microsecond), c.GetP99().AsDuration(), c.GetMax().AsDuration()))
 	}
 	want := []string{
 		"fra to fra: 1 sent, 1 open, loss 0.0000, 2ms 2ms 2ms 2ms",
@@ -111,10 +111,10 @@ func TestMatrixWhereAllFailedOnOurSideKnowsNoLoss(t *testing.T) {
 
 func TestMatrixLooksBackAsFarAsItIsAsked(t *testing.T) {
 	b := meshOf(t)
-	for i, ago := range []time.Duration{2 * time.Hour, 10 * time.Minute, time.Minute} {
-		b.history.Put(time.Now().Add(-ago), "fra-1", apitest.Report(1, uint64(i+1), found("nyc-1", 1)))
+	for i, ago := range []time.Duration{2 * time.Hour, 10 * time.Minute, 2 * time.Minute} {
+		b.history.Put(time.Now(), "fra-1", apitest.Report(1, uint64(i+1), apitest.Results(mesh, "nyc-1", time.Now().Add(-ago), 1)))
 	}
-	for window, want := range map[time.Duration]int64{0: 1, time.Second: 0, 15 * time.Minute: 2, 24 * time.Hour: 3} {
+	for window, want := range map[time.Duration]int64{0: 1, 10 * time.Second: 0, 15 * time.Minute: 2, 24 * time.Hour: 3} {
 		req := &synmeshv1.MatrixRequest{Source: mesh, GroupBy: "dc"}
 		if window > 0 {
 			req.Window = durationpb.New(window)
@@ -130,6 +130,51 @@ func TestMatrixLooksBackAsFarAsItIsAsked(t *testing.T) {
 		if sent != want {
 			t.Errorf("in a window of %v there are %d results, want %d", window, sent, want)
 		}
+	}
+}
+
+func TestMatrixWithOtherColumns(t *testing.T) {
+	b := meshOf(t)
+	b.history.Put(time.Now(), "fra-1", apitest.Report(1, 1, append(found("nyc-1", 1), found("fra-2", 2)...)))
+	b.history.Put(time.Now(), "lost", apitest.Report(1, 1, found("fra-1", 3)))
+	for _, tt := range []struct{ rows, columns, groups, column, cells string }{
+		{"dc", "name", "[fra nyc]", "[fra-1 fra-2 lost nyc-1]", "[fra>fra-2 fra>nyc-1]"},
+		{"name", "dc", "[fra-1 fra-2 lost nyc-1]", "[fra nyc]", "[fra-1>fra fra-1>nyc lost>fra]"},
+		{"name", "", "[fra-1 fra-2 lost nyc-1]", "[fra-1 fra-2 lost nyc-1]", "[fra-1>fra-2 fra-1>nyc-1 lost>fra-1]"},
+	} {
+		resp, err := b.client.Matrix(t.Context(), &synmeshv1.MatrixRequest{Source: mesh, GroupBy: tt.rows, ColumnsBy: tt.columns})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cells []string
+		for _, c := range resp.GetCells() {
+			cells = append(cells, c.GetRow()+">"+c.GetColumn())
+		}
+		if got := fmt.Sprint(resp.GetGroups(), resp.GetColumns(), cells); got != tt.groups+" "+tt.column+" "+tt.cells {
+			t.Errorf("%s by %q: got %s", tt.rows, tt.columns, got)
+		}
+	}
+	_, err := b.client.Matrix(t.Context(), &synmeshv1.MatrixRequest{Source: mesh, GroupBy: "dc", ColumnsBy: "rack"})
+	if status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAMatrixThatIsTooLargeIsRefused(t *testing.T) {
+	b := serve(t)
+	const agents = 150
+	var all []probe.Result
+	name := func(i int) string { return fmt.Sprintf("%s-%d", strings.Repeat("x", 50), i) }
+	for i := range agents {
+		b.fleet.Connect(fleet.Agent{Name: name(i)}, &synmeshv1.SessionResponse{})
+		all = append(all, apitest.Results(mesh, name(i), time.Now(), 1)...)
+	}
+	for i := range agents {
+		b.history.Put(time.Now(), name(i), apitest.Report(1, 1, all))
+	}
+	_, err := b.client.Matrix(t.Context(), &synmeshv1.MatrixRequest{Source: mesh, GroupBy: "name"})
+	if s := status.Convert(err); s.Code() != codes.ResourceExhausted || !strings.Contains(s.Message(), "group by a label of fewer values") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -3,43 +3,74 @@ package results
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/synmesh/synmesh/controller/api/fault"
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/controller/history"
 	"github.com/synmesh/synmesh/internal/convert"
-	"github.com/synmesh/synmesh/probe"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
-// History reads reports back; see history.Store.
+// History reads back what was stored; see history.Store.
 type History interface {
-	Scan(ctx context.Context, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error]
+	ScanSeries(ctx context.Context, f history.Filter, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error]
+	Query(ctx context.Context, q history.Query) ([]history.Answer, error)
+	Changed() <-chan struct{}
+	Latest() history.Cursor
+	Whole(after, to history.Cursor) bool
 }
 
 const (
 	usualPage   = 1000
-	maxPage     = 960 << 10       // bytes; messages have 1 MiB at most
+	maxPage     = 960 << 10       // bytes of a page
+	maxMessage  = 1 << 20         // of a message
 	usualLook   = time.Hour       // of ListResults
 	usualWindow = 5 * time.Minute // of Matrix
 )
 
-type service struct {
+// Service is the service. Call Stop before the server's GracefulStop.
+type Service struct {
 	synmeshv1.UnimplementedResultServiceServer
-	history History
-	fleet   *fleet.Fleet
+	history  History
+	fleet    *fleet.Fleet
+	asking   chan struct{} // has an entry for each question under way
+	matrices shared
+	ending   chan struct{}
+	stop     sync.Once
 }
 
 // Register adds the service to a server.
-func Register(r grpc.ServiceRegistrar, h History, f *fleet.Fleet) {
-	synmeshv1.RegisterResultServiceServer(r, &service{history: h, fleet: f})
+func Register(r grpc.ServiceRegistrar, h History, f *fleet.Fleet) *Service {
+	s := &Service{history: h, fleet: f, asking: make(chan struct{}, maxAsking), ending: make(chan struct{})}
+	synmeshv1.RegisterResultServiceServer(r, s)
+	return s
+}
+
+// Stop sends those away who watch; they go on elsewhere, or later.
+func (s *Service) Stop() { s.stop.Do(func() { close(s.ending) }) }
+
+// failed is what the client is told when the history does not answer.
+func failed(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, history.ErrInvalid):
+		return fault.Invalid("%w", err)
+	case errors.Is(err, history.ErrTooLarge):
+		return fault.Exhausted("%w", err)
+	}
+	return fault.Unavailable("%w", err)
 }
 
 // place is where a page begins: with the first entry stored at from or later,
@@ -62,17 +93,23 @@ func parseToken(token string) (p place, err error) {
 
 // firstPage returns the place where a request without a token begins.
 func firstPage(req *synmeshv1.ListResultsRequest, now time.Time) (place, error) {
-	from, end := now.Add(-usualLook), now
-	if req.GetStartTime() != nil {
-		from = req.GetStartTime().AsTime()
+	from, end, err := span(req.GetStartTime(), req.GetEndTime(), now)
+	return place{from: nanoseconds(from), end: nanoseconds(end)}, err
+}
+
+// span returns the time that is asked about, which usually is the last hour.
+func span(start, end *timestamppb.Timestamp, now time.Time) (from, to time.Time, err error) {
+	from, to = now.Add(-usualLook), now
+	if start != nil {
+		from = start.AsTime()
 	}
-	if req.GetEndTime() != nil {
-		end = req.GetEndTime().AsTime()
+	if end != nil {
+		to = end.AsTime()
 	}
-	if end.Before(from) {
-		return place{}, fault.Invalid("start_time %s is after end_time %s", from.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))
+	if to.Before(from) {
+		err = fault.Invalid("start_time %s is after end_time %s", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
 	}
-	return place{from: nanoseconds(from), end: nanoseconds(end)}, nil
+	return from, to, err
 }
 
 // nanoseconds returns the nearest time that can be counted: nothing was stored
@@ -88,7 +125,7 @@ func nanoseconds(t time.Time) int64 {
 }
 
 // ListResults implements synmeshv1.ResultServiceServer.
-func (s *service) ListResults(ctx context.Context, req *synmeshv1.ListResultsRequest) (*synmeshv1.ListResultsResponse, error) {
+func (s *Service) ListResults(ctx context.Context, req *synmeshv1.ListResultsRequest) (*synmeshv1.ListResultsResponse, error) {
 	p, err := firstPage(req, time.Now())
 	if req.GetPageToken() != "" {
 		p, err = parseToken(req.GetPageToken())
@@ -101,12 +138,13 @@ func (s *service) ListResults(ctx context.Context, req *synmeshv1.ListResultsReq
 		room = usualPage
 	}
 	resp, bytes := &synmeshv1.ListResultsResponse{}, 0
-	for entry, err := range s.history.Scan(ctx, time.Unix(0, p.from), time.Unix(0, p.end), nil) {
+	wanted := history.Filter{Source: req.GetSource(), Agent: req.GetAgent(), Target: req.GetTarget()}
+	for entry, err := range s.history.ScanSeries(ctx, wanted, time.Unix(0, p.from), time.Unix(0, p.end), nil) {
 		if err != nil {
-			return nil, fault.Unavailable("%w", err)
+			return nil, failed(ctx, err)
 		}
 		at := place{from: entry.Stored.UnixNano(), end: p.end}
-		for r := range rows(&entry, req) {
+		for r := range convert.Rows(entry.Agent, entry.Report) {
 			if at.from == p.from && at.skip < p.skip {
 				at.skip++
 				continue
@@ -123,20 +161,4 @@ func (s *service) ListResults(ctx context.Context, req *synmeshv1.ListResultsReq
 		}
 	}
 	return resp, nil
-}
-
-// rows returns the results of an entry that are asked for.
-func rows(e *history.Entry, req *synmeshv1.ListResultsRequest) iter.Seq[*probe.Result] {
-	return func(yield func(*probe.Result) bool) {
-		if req.GetAgent() != "" && e.Agent != req.GetAgent() {
-			return
-		}
-		wanted := &synmeshv1.Report{}
-		for _, b := range e.Report.GetBlocks() {
-			if (req.GetSource() == "" || b.GetSource() == req.GetSource()) && (req.GetTarget() == "" || b.GetTarget() == req.GetTarget()) {
-				wanted.Blocks = append(wanted.Blocks, b)
-			}
-		}
-		convert.Rows(e.Agent, wanted)(yield)
-	}
 }

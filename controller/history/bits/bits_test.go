@@ -20,7 +20,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		w := NewWriter([]byte{0xff})
 		var all []number
 		for range rapid.IntRange(0, 30).Draw(t, "numbers") {
-			x := number{how: rapid.SampledFrom([]string{"bits", "unary", "uvarint", "unaries"}).Draw(t, "how")}
+			x := number{how: rapid.SampledFrom([]string{"bits", "unary", "uvarint", "unaries", "lows"}).Draw(t, "how")}
 			switch x.how {
 			case "bits":
 				x.n = uint(rapid.IntRange(0, 64).Draw(t, "n"))
@@ -39,6 +39,13 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 				x.list = rapid.SliceOf(rapid.OneOf(rapid.Uint64Range(0, 3), rapid.Uint64Range(0, 130))).Draw(t, "list")
 				for _, v := range x.list {
 					w.Unary(v)
+				}
+			case "lows":
+				x.n = uint(rapid.IntRange(0, 40).Draw(t, "n"))
+				for _, v := range rapid.SliceOf(rapid.Uint64()).Draw(t, "list") {
+					v >>= 64 - x.n
+					w.Write(v, x.n)
+					x.list = append(x.list, 5<<x.n|v)
 				}
 			}
 			all = append(all, x)
@@ -64,6 +71,18 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 					sum -= v
 				}
 				got = sum
+			case "lows":
+				list := make([]uint64, len(x.list))
+				for i := range list {
+					list[i] = 5
+				}
+				got = r.Lows(list, x.n)
+				if !slices.Equal(list, x.list) {
+					t.Fatalf("number %d: %v, not %v", i, list, x.list)
+				}
+				for _, v := range list {
+					got -= v
+				}
 			}
 			if got != x.v {
 				t.Fatalf("number %d, as %s: %d, not %d", i, x.how, got, x.v)

@@ -91,7 +91,8 @@ func Append(dst []byte, b *Block) ([]byte, error) {
 	if rows == 0 || rows > MaxRows {
 		return dst, fmt.Errorf("a block of %d rows; it has 1 to %d", rows, MaxRows)
 	}
-	w := packer{Writer: bits.NewWriter(dst)}
+	w := newPacker(dst)
+	defer packers.Put(w)
 	w.Uvarint(uint64(rows))
 	for c, v := range b.Column {
 		if len(v) != rows {
@@ -262,7 +263,8 @@ func (r *unpacker) notes(list []Note, rows int) []Note {
 // AppendTable appends columns of any meaning, all of the same length and of numbers that rise
 // or are near each other, and notes about their rows. DecodeTable takes them apart.
 func AppendTable(dst []byte, columns [][]int64, notes []Note) []byte {
-	w := packer{Writer: bits.NewWriter(dst)}
+	w := newPacker(dst)
+	defer packers.Put(w)
 	w.Uvarint(uint64(len(columns[0])))
 	for _, v := range columns {
 		w.column(v, timed)

@@ -2,6 +2,7 @@ package block
 
 import (
 	mathbits "math/bits"
+	"sync"
 
 	"github.com/synmesh/synmesh/controller/history/bits"
 )
@@ -64,6 +65,16 @@ type packer struct {
 	bits.Writer
 	rtts, due []int64
 	misses    [3][]int64
+	seen      seen
+}
+
+// packers are those that nobody uses, for their memory.
+var packers = sync.Pool{New: func() any { return new(packer) }}
+
+func newPacker(dst []byte) *packer {
+	w := packers.Get().(*packer)
+	w.Writer = bits.NewWriter(dst)
+	return w
 }
 
 // column writes the numbers of a column.
@@ -72,17 +83,17 @@ func (w *packer) column(v []int64, k kind) {
 		return
 	}
 	if k != timed && k != counted || len(v) == 1 {
-		w.write(v, choose(v, k))
+		w.write(v, w.choose(v, k))
 		return
 	}
 	w.misses[delta] = missDelta(w.misses[delta][:0], v)
 	// The first is far from the others: it goes by itself.
-	best := choose(w.misses[delta][1:], k)
+	best := w.choose(w.misses[delta][1:], k)
 	best.prediction = delta
 	if k == timed && best.code != constant {
 		step := (v[len(v)-1] - v[0]) / int64(len(v)-1)
 		w.misses[grid] = missGrid(w.misses[grid][:0], v, step)
-		if p := choose(w.misses[grid][1:], k); p.cost < best.cost {
+		if p := w.choose(w.misses[grid][1:], k); p.cost < best.cost {
 			best, best.prediction, best.step = p, grid, step
 		}
 	}
@@ -172,20 +183,20 @@ func (w *packer) runs(v []int64) {
 }
 
 func (w *packer) few(v []int64, p plan) {
-	w.Uvarint(uint64(p.seen.n - 1))
-	for _, x := range p.seen.list[:p.seen.n] {
+	w.Uvarint(uint64(w.seen.n - 1))
+	for _, x := range w.seen.list[:w.seen.n] {
 		w.signed(x)
 	}
 	if p.code == cycle {
 		return
 	}
-	n := uint64(p.seen.n)
+	n := uint64(w.seen.n)
 	digits := share(n)
 	for len(v) > 0 {
 		m := min(digits, len(v))
 		sum, top := uint64(0), uint64(1)
 		for _, x := range v[:m] {
-			sum += top * uint64(p.seen.place(x))
+			sum += top * uint64(w.seen.place(x))
 			top *= n
 		}
 		w.Write(sum, uint(mathbits.Len64(top-1)))

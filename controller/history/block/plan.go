@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// plan is how a column is written, and what that costs in bits, about.
+// plan is how a column is written, and what that costs in bits, about. For a dictionary, the
+// packer has what is in it.
 type plan struct {
 	prediction, code int
 	base, step       int64
 	width            uint
 	cost             int
-	seen             seen
 }
 
 // seen is the different numbers of a column, in the order in which they came.
@@ -36,11 +36,11 @@ func (s *seen) add(x int64) int {
 }
 
 // choose finds the cheapest code for numbers, of those that the kind may take.
-func choose(v []int64, k kind) plan {
-	low, high, changes := v[0], v[0], 0
-	for i, x := range v {
-		low, high = min(low, x), max(high, x)
-		if x != v[max(i-1, 0)] {
+func (w *packer) choose(v []int64, k kind) plan {
+	low, high, last, changes := v[0], v[0], v[0], 0
+	for _, x := range v {
+		if x != last {
+			low, high, last = min(low, x), max(high, x), x
 			changes++
 		}
 	}
@@ -57,7 +57,7 @@ func choose(v []int64, k kind) plan {
 	case spread, timed:
 		best = chooseRice(v, low, best)
 	case choice:
-		best = chooseFew(v, best)
+		best = w.chooseFew(v, best)
 	}
 	return best
 }
@@ -80,6 +80,10 @@ func chooseRice(v []int64, low int64, best plan) plan {
 
 // riceCost finds the best parameter for numbers of which it is known how many bits they have.
 func riceCost(lengths *[65]int, n, code int, base int64) plan {
+	longest := 64
+	for longest > 0 && lengths[longest] == 0 {
+		longest--
+	}
 	half, typical := 0, 0
 	for typical < 64 && 2*half < n {
 		half += lengths[typical]
@@ -88,7 +92,7 @@ func riceCost(lengths *[65]int, n, code int, base int64) plan {
 	best := plan{code: code, base: base, cost: 1 << 62}
 	for width := max(typical-4, 0); width <= min(typical+2, 63); width++ {
 		cost := 16 + n*(1+width)
-		for length := width + 1; length <= 64; length++ {
+		for length := width + 1; length <= longest; length++ {
 			switch over := length - width; {
 			case lengths[length] == 0:
 			case over > 5: // 32 ones and more
@@ -116,22 +120,23 @@ func middle(v []int64) int64 {
 }
 
 // chooseFew returns the better of a plan and a dictionary.
-func chooseFew(v []int64, best plan) plan {
+func (w *packer) chooseFew(v []int64, best plan) plan {
 	p := plan{code: cycle}
+	w.seen.n = 0
 	for _, x := range v {
-		if p.seen.add(x) == maxFew {
+		if w.seen.add(x) == maxFew {
 			return best
 		}
 	}
 	for i, x := range v {
-		if p.seen.list[i%p.seen.n] != x {
+		if w.seen.list[i%w.seen.n] != x {
 			p.code = few
 			break
 		}
 	}
-	p.cost = 8 + 24*p.seen.n
+	p.cost = 8 + 24*w.seen.n
 	if p.code == few {
-		digits := share(uint64(p.seen.n))
+		digits := share(uint64(w.seen.n))
 		p.cost += (len(v) + digits - 1) / digits * 64
 	}
 	if p.cost < best.cost {

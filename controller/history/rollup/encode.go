@@ -6,6 +6,7 @@ import (
 	"math"
 	mathbits "math/bits"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/synmesh/synmesh/controller/history/bits"
@@ -66,6 +67,9 @@ type Slot struct {
 	At int64
 	Summary
 }
+
+// slots are those that Decode has used.
+var slots = sync.Pool{New: func() any { return new(Slot) }}
 
 func appendSummary(w *bits.Writer, s *Summary) {
 	if open := s.Counts[probe.Open]; open == s.Sent() {
@@ -145,7 +149,8 @@ func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 // next. The error wraps ErrMalformed.
 func Decode(data []byte, from, to int64, together func(first, last int64) bool, yield func(*Slot) bool) error {
 	r := bits.NewReader(data)
-	var s Slot
+	s := slots.Get().(*Slot)
+	defer slots.Put(s)
 	count := r.Uvarint()
 	if count == 0 {
 		return end(&r)
@@ -164,7 +169,7 @@ func Decode(data []byte, from, to int64, together func(first, last int64) bool, 
 			return fmt.Errorf("%w: the total", ErrMalformed)
 		}
 		if first >= from && last < to && together != nil && together(first, last) {
-			yield(&s)
+			yield(s)
 			return nil
 		}
 	}
@@ -179,7 +184,7 @@ func Decode(data []byte, from, to int64, together func(first, last int64) bool, 
 		if !s.read(&r) || r.Overrun() {
 			return fmt.Errorf("%w: slot %d", ErrMalformed, s.At)
 		}
-		if s.At >= to || s.At >= from && !yield(&s) {
+		if s.At >= to || s.At >= from && !yield(s) {
 			return nil
 		}
 	}
@@ -236,14 +241,7 @@ func (s *Summary) readDense(r *bits.Reader, bins int, width uint) (ok bool) {
 	if width != denseWidth(s.Timed, uint64(bins)) || r.Unaries(s.counts) > s.Timed>>width {
 		return false
 	}
-	sum := uint64(0)
-	for i, n := range s.counts {
-		if width > 0 {
-			n = n<<width + r.Read(width)
-			s.counts[i] = n
-		}
-		sum += n
-	}
+	sum := r.Lows(s.counts, width)
 	return sum == s.Timed && s.counts[0] > 0 && s.counts[bins-1] > 0
 }
 

@@ -70,7 +70,12 @@ func (s *Summary) Add(o probe.Outcome, rtt time.Duration, timed bool) {
 func (s *Summary) cover(low, high int) {
 	if len(s.counts) == 0 {
 		s.first = low
-		s.counts = append(s.counts, make([]uint64, high-low+1)...)
+		if n := high - low + 1; n <= cap(s.counts) {
+			s.counts = s.counts[:n]
+			clear(s.counts)
+		} else {
+			s.counts = make([]uint64, n, n+n/4) // there will be others to the right
+		}
 		return
 	}
 	if last := s.first + len(s.counts) - 1; high > last {

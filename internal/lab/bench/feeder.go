@@ -176,7 +176,7 @@ func (encoded) Unmarshal(data mem.BufferSlice, v any) error {
 func dialFeeder(controller string, who identity.Source) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+controller, grpc.WithTransportCredentials(identity.ClientCredentials(who)),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(encoded{})),
-		grpc.WithSharedWriteBuffer(true), grpc.WithWriteBufferSize(128<<10), grpc.WithReadBufferSize(4<<10))
+		grpc.WithWriteBufferSize(128<<10), grpc.WithReadBufferSize(4<<10))
 }
 
 // session opens the agent's, and is welcomed.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,8 +20,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/synmesh/synmesh/controller/history"
 	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/internal/identity/contexts"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
@@ -62,7 +61,8 @@ func (b *suite) ingest(ctx context.Context, p *page) (err error) {
 	}
 	r := &receiver{}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.start(ctx, filepath.Join(b.bin, "probe-controller")); err != nil {
+	program := filepath.Join(b.bin, "probe-controller")
+	if err := r.start(ctx, program); err != nil {
 		return fmt.Errorf("ingest: %w", err)
 	}
 	b.say("ingest: %d agents enrol", b.options.ingest)
@@ -78,14 +78,14 @@ func (b *suite) ingest(ctx context.Context, p *page) (err error) {
 		return fmt.Errorf("ingest: %w", err)
 	}
 	b.say("ingest: is everything there?")
-	if err := r.verify(ctx); err != nil {
+	if err := r.verify(ctx, program); err != nil {
 		return fmt.Errorf("ingest: %w", err)
 	}
 	p.ingest(row)
 	return nil
 }
 
-// start starts the controller, and waits until it answers.
+// start starts the controller in a folder of its own.
 func (r *receiver) start(ctx context.Context, program string) (err error) {
 	if r.folder, err = os.MkdirTemp("", "synmesh-bench-"); err != nil {
 		return err
@@ -101,6 +101,11 @@ func (r *receiver) start(ctx context.Context, program string) (err error) {
 	if r.log, err = os.Create(filepath.Join(r.folder, "log")); err != nil {
 		return err
 	}
+	return r.launch(ctx, program)
+}
+
+// launch starts the controller, also again, and waits until it answers.
+func (r *receiver) launch(ctx context.Context, program string) error {
 	r.program = exec.Command(program, "--name", "ingest", "--data", filepath.Join(r.folder, "data"), "--listen", r.address, "--advertise", "127.0.0.1", "--gossip-listen", "127.0.0.1:0")
 	r.program.Stdout, r.program.Stderr = r.log, r.log
 	r.program.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -332,55 +337,55 @@ func (r *receiver) catchUp(ctx context.Context, row *intakeRow) (err error) {
 	}
 }
 
-// verify kills the controller, and looks whether everything that was acknowledged is stored, once,
-// as it was sent: the results of each agent, and their round trips together.
-func (r *receiver) verify(ctx context.Context) (err error) {
+// verified is of how many agents it is looked whether everything is there; each takes reading
+// what is not archived yet.
+const verified = 20
+
+// verify kills the controller, starts it again, and looks whether everything that some agents saw
+// acknowledged is stored, once, as it was sent: how many results, and their round trips together.
+func (r *receiver) verify(ctx context.Context, program string) error {
 	if err := r.program.Process.Kill(); err != nil {
 		return err
 	}
 	_ = r.program.Wait() // it was killed
-	r.program = nil
-	h, err := history.Open(history.Config{Dir: filepath.Join(r.folder, "data", "history")})
-	if err != nil {
+	if err := r.launch(ctx, program); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	for some := range slices.Chunk(r.feeders, 1000) {
-		if err := verifySome(ctx, h, some); err != nil {
+	for i := 0; i < len(r.feeders); i += max(1, len(r.feeders)/verified) {
+		l := r.feeders[i]
+		results, sum, err := r.stored(ctx, l)
+		if err != nil {
 			return err
+		}
+		want := int64(l.next-1) * feederSeries
+		// The means are rounded down, by less than a nanosecond for each result.
+		if off := l.sum - sum; results != want || off < 0 || off > want {
+			return fmt.Errorf("of %s, %d results were acknowledged, whose round trips are %v together, and %d are stored, of %v",
+				l.name, want, time.Duration(l.sum), results, time.Duration(sum))
 		}
 	}
 	return nil
 }
 
-func verifySome(ctx context.Context, h *history.Store, some []*feeder) error {
-	q := history.Query{Source: feederSource, From: time.Unix(0, some[0].start)}
-	for _, l := range some {
-		q.Agents = append(q.Agents, l.name)
-		if end := l.second().Add(time.Minute); end.After(q.To) {
-			q.To = end
+// stored returns how many results of an agent are stored, and their round trips together.
+func (r *receiver) stored(ctx context.Context, l *feeder) (results, sum int64, err error) {
+	q := &synmeshv1.QueryRequest{Filter: &synmeshv1.SeriesFilter{Source: feederSource, Agents: l.name}, PageSize: 1000,
+		StartTime: timestamppb.New(time.Unix(0, l.start)), EndTime: timestamppb.New(l.second().Add(time.Minute))}
+	for {
+		resp, err := synmeshv1.NewResultServiceClient(r.operator).Query(ctx, q)
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, series := range resp.GetSeries() {
+			for _, s := range series.GetSteps() {
+				results += s.GetSent()
+				sum += s.GetTimed() * int64(s.GetMean().AsDuration())
+			}
+		}
+		if q.PageToken = resp.GetNextPageToken(); q.PageToken == "" {
+			return results, sum, nil
 		}
 	}
-	answers, err := h.Query(ctx, q)
-	if err != nil {
-		return err
-	}
-	type total struct{ results, sum int64 }
-	got := make(map[string]total)
-	for _, a := range answers {
-		t := got[a.Agent]
-		for _, s := range a.Steps {
-			t.results, t.sum = t.results+int64(s.Sent()), t.sum+int64(s.Sum)
-		}
-		got[a.Agent] = t
-	}
-	for _, l := range some {
-		if want := (total{int64(l.next-1) * feederSeries, l.sum}); got[l.name] != want {
-			return fmt.Errorf("of %s, %d results were acknowledged, whose round trips are %v together, and %d are stored, of %v",
-				l.name, want.results, time.Duration(want.sum), got[l.name].results, time.Duration(got[l.name].sum))
-		}
-	}
-	return nil
 }
 
 func (r *receiver) close() error {
@@ -408,8 +413,9 @@ func (p *page) ingest(r intakeRow) {
 %d agents, each of which reports one result of each of its %d series at a time, over its own
 session with mTLS, and the next when that is acknowledged, for %v: to probe-controller,
 a process of its own on the same cores. The agents' clocks run so that it is once a second for
-them. Results count when they are acknowledged; then they are on the disk. What is
-behind are files that have taken in all that they will, and are not archived yet.`, r.agents, feederSeries, p.options.ingestFor))
+them. Results count when they are acknowledged; then they are on the disk. At the end
+the controller is killed and started again, and it is looked whether all results of %d agents are there. What is
+behind are files that have taken in all that they will, and are not archived yet.`, r.agents, feederSeries, p.options.ingestFor, min(r.agents, verified)))
 	each := func(d time.Duration) string { return fmt.Sprintf("%.0f ns", float64(d)/float64(r.results)) }
 	bytes := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/float64(r.results)) }
 	p.table([]string{"", ours}, [][]string{

@@ -910,7 +910,7 @@ type MatrixRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "measurements/{measurement}" or "runs/{run}".
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// The label that rows and columns are grouped by, such as "dc".
+	// The label that rows and columns are grouped by, such as "dc"; "name": each agent by itself.
 	GroupBy string `protobuf:"bytes,2,opt,name=group_by,json=groupBy,proto3" json:"group_by,omitempty"`
 	// The time that is looked back, in whole minutes. Absent: 5 minutes.
 	Window *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
@@ -1348,7 +1348,8 @@ func (x *QueryRequest) GetPageToken() string {
 
 type QueryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order of source, agent, target and flow.
+	// In the order of source, agent, target and flow. One with more steps than a message
+	// takes goes on in the next response.
 	Series []*SeriesSummary `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
 	// Empty at the end.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`

@@ -35,7 +35,7 @@ type ResultServiceClient interface {
 	// ListResults returns single results, oldest first.
 	ListResults(ctx context.Context, in *ListResultsRequest, opts ...grpc.CallOption) (*ListResultsResponse, error)
 	// Matrix groups results by a label of the agent on one side and a label of
-	// the probed agent on the other.
+	// the probed agent on the other. What it says may be a second old.
 	Matrix(ctx context.Context, in *MatrixRequest, opts ...grpc.CallOption) (*MatrixResponse, error)
 	// Query sums up results in steps of time: quantiles, counts and loss of each series.
 	Query(ctx context.Context, in *QueryRequest, opts ...grpc.CallOption) (*QueryResponse, error)
@@ -132,7 +132,7 @@ type ResultServiceServer interface {
 	// ListResults returns single results, oldest first.
 	ListResults(context.Context, *ListResultsRequest) (*ListResultsResponse, error)
 	// Matrix groups results by a label of the agent on one side and a label of
-	// the probed agent on the other.
+	// the probed agent on the other. What it says may be a second old.
 	Matrix(context.Context, *MatrixRequest) (*MatrixResponse, error)
 	// Query sums up results in steps of time: quantiles, counts and loss of each series.
 	Query(context.Context, *QueryRequest) (*QueryResponse, error)
