@@ -61,6 +61,7 @@ torture: ## the long proofs: 1,000 kills, 10 million forged answers, a parted fl
 	SYNMESH_TORTURE=1 nice go test -count=1 -v -timeout 1h -run 'Kill|Flip|ACutFile|ADisk' ./controller/history -rapid.checks=2000
 	SYNMESH_TORTURE=1 go test -count=1 -v -timeout 30m -run Swarm ./internal/lab/swarm
 	SYNMESH_TORTURE=1 go test -count=1 -v -timeout 30m -run Silent ./internal/lab/outage
+	SYNMESH_TORTURE=1 go test -count=1 -v -timeout 30m -run Torture ./controller/api/results
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (60s)
