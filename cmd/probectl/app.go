@@ -53,8 +53,9 @@ Where a flag is not given, the variable PROBECTL_CONTROLLER or PROBECTL_CONTEXT 
 	f.StringVar(&a.contextName, "context", "", "context: a path, or a name (default)")
 	f.StringVar(&a.controller, "controller", "", "controller as HOST:PORT")
 	c.AddCommand(a.runCommand(), a.traceCommand(), a.listenCommand(), a.getCommand(), a.matrixCommand(),
+		a.historyCommand(), a.exportCommand(), a.watchCommand(),
 		a.applyCommand(), a.diffCommand(), a.deleteCommand(), a.describeCommand(),
-		a.tokenCommand(), a.userCommand(), a.banCommand(), a.unbanCommand(), a.unlockCommand(), a.gossipCommand(), a.whoamiCommand())
+		a.tokenCommand(), a.userCommand(), a.banCommand(), a.unbanCommand(), a.unlockCommand(), a.gossipCommand(), a.backupCommand(), a.whoamiCommand())
 	return c
 }
 
@@ -70,6 +71,9 @@ func (a *app) settle(c *cobra.Command) error {
 	chosen := a.contextName
 	if chosen == "" {
 		chosen = a.env("PROBECTL_CONTEXT")
+	}
+	if f := c.Flags().Lookup("output"); f != nil {
+		a.output = format(f.Value.String())
 	}
 	var err error
 	if a.saved, err = readContext(chosen); err != nil {

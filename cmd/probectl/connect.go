@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -30,6 +31,8 @@ func (a *app) connect(ctx context.Context) (*grpc.ClientConn, error) {
 	a.warn(credentials)
 	conn, err := grpc.NewClient(a.controller,
 		grpc.WithTransportCredentials(identity.ClientCredentials(identity.Fixed(credentials))),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: firstBackOff, Multiplier: 2, Jitter: 0.25, MaxDelay: lastBackOff},
+			MinConnectTimeout: reachWithin}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
 	if err != nil {
 		return nil, usage(fmt.Errorf("controller %q: %w", a.controller, err))

@@ -68,11 +68,14 @@ type fleet struct {
 	router     *lab.Node
 	operator   *lab.Node
 	controller *lab.Node
-	agents     map[string]*exec.Cmd
-	hosts      map[string]*lab.Node
-	states     map[string]string // folders
-	context    string            // the operator's file
-	links      map[string]*lab.Link
+
+	controllerProcess *exec.Cmd
+
+	agents  map[string]*exec.Cmd
+	hosts   map[string]*lab.Node
+	states  map[string]string // folders
+	context string            // the operator's file
+	links   map[string]*lab.Link
 }
 
 func must(t *testing.T, err error) {
@@ -104,7 +107,7 @@ func newFarFleet(t *testing.T, delays map[string]time.Duration, centres ...strin
 	must(t, l.Route())
 	data := t.TempDir()
 	f.context = filepath.Join(data, "operator.yaml")
-	f.start(f.controller, "controller", data)
+	f.controllerProcess = f.start(f.controller, "controller", data)
 	f.until("the controller answers", func(string) bool { return true }, "whoami")
 	for _, dc := range centres {
 		f.states[dc] = t.TempDir()

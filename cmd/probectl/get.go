@@ -58,11 +58,6 @@ func (a *app) noArguments(c *cobra.Command, args []string) error {
 	return nil
 }
 
-func (a *app) outputFlag(c *cobra.Command) {
-	a.output = asTable
-	c.Flags().VarP(&a.output, "output", "o", "form of the output: "+strings.Join(formats, ", "))
-}
-
 func (a *app) agents(ctx context.Context, match string) ([]*synmeshv1.Agent, error) {
 	conn, err := a.connect(ctx)
 	if err != nil {

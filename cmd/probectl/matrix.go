@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,23 +14,16 @@ import (
 
 // statistics are what a matrix may show in its cells.
 var statistics = map[string]func(*synmeshv1.MatrixCell) string{
-	"min":  func(c *synmeshv1.MatrixCell) string { return cellTime(c, c.GetMin()) },
-	"p50":  func(c *synmeshv1.MatrixCell) string { return cellTime(c, c.GetP50()) },
-	"p99":  func(c *synmeshv1.MatrixCell) string { return cellTime(c, c.GetP99()) },
-	"max":  func(c *synmeshv1.MatrixCell) string { return cellTime(c, c.GetMax()) },
-	"loss": func(c *synmeshv1.MatrixCell) string { return percent(c.GetLoss()) },
+	"min":  func(c *synmeshv1.MatrixCell) string { return shown(kindDuration, timeOf(c, c.GetMin())) },
+	"p50":  func(c *synmeshv1.MatrixCell) string { return shown(kindDuration, timeOf(c, c.GetP50())) },
+	"p99":  func(c *synmeshv1.MatrixCell) string { return shown(kindDuration, timeOf(c, c.GetP99())) },
+	"max":  func(c *synmeshv1.MatrixCell) string { return shown(kindDuration, timeOf(c, c.GetMax())) },
+	"loss": func(c *synmeshv1.MatrixCell) string { return shown(kindFraction, fractionCell(c.GetLoss())) },
 	"sent": func(c *synmeshv1.MatrixCell) string { return fmt.Sprint(c.GetSent()) },
 }
 
-func cellTime(c *synmeshv1.MatrixCell, d *durationpb.Duration) string {
-	if c.GetOpen() == 0 {
-		return "-"
-	}
-	return milliseconds(d.AsDuration())
-}
-
 func (a *app) matrixCommand() *cobra.Command {
-	var by, statistic string
+	var by, columns, statistic string
 	window := seconds(5 * time.Minute)
 	c := &cobra.Command{
 		Use:   "matrix MEASUREMENT",
@@ -38,7 +31,9 @@ func (a *app) matrixCommand() *cobra.Command {
 		Long: `matrix shows what the agents of one group (a row) measured to those of another
 (a column). By default a cell is the median round trip of the last 5 minutes.`,
 		Example: `  probectl matrix mesh --by dc
-  probectl matrix mesh --by dc --stat loss --window 1h`,
+  probectl matrix mesh --by dc --stat loss --window 1h
+  probectl matrix mesh --by dc --columns site -o json`,
+		ValidArgsFunction: a.completeMeasurement,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage(fmt.Errorf("one measurement is wanted, as in probectl matrix mesh; %d are given", len(args)))
@@ -49,12 +44,15 @@ func (a *app) matrixCommand() *cobra.Command {
 			if statistics[statistic] == nil {
 				return usage(fmt.Errorf("--stat %q is unknown; it is min, p50, p99, max, loss or sent", statistic))
 			}
-			source := args[0]
-			if !strings.Contains(source, "/") {
-				source = "measurements/" + source
+			source, err := sourceOf(args[0])
+			if err != nil {
+				return usage(err)
+			}
+			if err := notOnTerminal(a.out, a.output); err != nil {
+				return err
 			}
 			m, err := a.matrix(c.Context(), &synmeshv1.MatrixRequest{
-				Source: source, GroupBy: by, Window: durationpb.New(time.Duration(window))})
+				Source: source, GroupBy: by, ColumnsBy: columns, Window: durationpb.New(time.Duration(window))})
 			if err != nil {
 				return err
 			}
@@ -63,9 +61,10 @@ func (a *app) matrixCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&by, "by", "dc", "label that agents are grouped by")
+	f.StringVar(&columns, "columns", "", "label that the agents which are measured are grouped by (as in --by)")
 	f.StringVar(&statistic, "stat", "p50", "what a cell shows: min, p50, p99, max, loss or sent")
 	f.Var(&window, "window", "how far to look back")
-	a.outputFlag(c)
+	a.outputFlagOf(c, append(slices.Clone(formats), asParquet)...)
 	return c
 }
 
@@ -82,36 +81,32 @@ func (a *app) matrix(ctx context.Context, request *synmeshv1.MatrixRequest) (*sy
 	return m, nil
 }
 
-// cellView is a cell as programs read it.
-type cellView struct {
-	Row    string  `json:"row"`
-	Column string  `json:"column"`
-	Sent   int64   `json:"sent"`
-	Open   int64   `json:"open"`
-	Loss   float64 `json:"loss"`
-	Min    float64 `json:"min_seconds"`
-	P50    float64 `json:"p50_seconds"`
-	P99    float64 `json:"p99_seconds"`
-	Max    float64 `json:"max_seconds"`
+// matrixColumns are those of cells, for programs.
+var matrixColumns = []column[*synmeshv1.MatrixCell]{
+	{"row", kindText, true, func(c **synmeshv1.MatrixCell) cell { return textCell((*c).GetRow()) }},
+	{"column", kindText, true, func(c **synmeshv1.MatrixCell) cell { return textCell((*c).GetColumn()) }},
+	{"sent", kindWhole, true, func(c **synmeshv1.MatrixCell) cell { return numberCell((*c).GetSent()) }},
+	{"open", kindWhole, true, func(c **synmeshv1.MatrixCell) cell { return numberCell((*c).GetOpen()) }},
+	{"loss", kindFraction, false, func(c **synmeshv1.MatrixCell) cell { return fractionCell((*c).GetLoss()) }},
+	{"min_seconds", kindDuration, false, matrixTime((*synmeshv1.MatrixCell).GetMin)},
+	{"p50_seconds", kindDuration, false, matrixTime((*synmeshv1.MatrixCell).GetP50)},
+	{"p99_seconds", kindDuration, false, matrixTime((*synmeshv1.MatrixCell).GetP99)},
+	{"max_seconds", kindDuration, false, matrixTime((*synmeshv1.MatrixCell).GetMax)},
 }
 
-func cellsOf(m *synmeshv1.MatrixResponse) []cellView {
-	views := []cellView{}
-	for _, c := range m.GetCells() {
-		views = append(views, cellView{
-			c.GetRow(), c.GetColumn(), c.GetSent(), c.GetOpen(), c.GetLoss(), c.GetMin().AsDuration().Seconds(),
-			c.GetP50().AsDuration().Seconds(), c.GetP99().AsDuration().Seconds(), c.GetMax().AsDuration().Seconds(),
-		})
-	}
-	return views
+func matrixTime(of func(*synmeshv1.MatrixCell) *durationpb.Duration) func(**synmeshv1.MatrixCell) cell {
+	return func(c **synmeshv1.MatrixCell) cell { return timeOf(*c, of(*c)) }
+}
+
+// timeOf is nothing where no round trip was measured.
+func timeOf(c *synmeshv1.MatrixCell, d *durationpb.Duration) cell {
+	return durationCell(d.AsDuration()).onlyIf(c.GetMax().AsDuration() > 0)
 }
 
 func (a *app) printMatrix(m *synmeshv1.MatrixResponse, show func(*synmeshv1.MatrixCell) string) error {
 	switch a.output {
-	case asJSON, asYAML:
-		return printValue(a.out, a.output, cellsOf(m))
-	case asJSONL:
-		return printLines(a.out, cellsOf(m))
+	case asJSON, asYAML, asJSONL, asParquet:
+		return printRows(a.out, a.output, matrixColumns, m.GetCells())
 	case asName:
 		for _, g := range m.GetGroups() {
 			fmt.Fprintln(a.out, g)
@@ -122,10 +117,14 @@ func (a *app) printMatrix(m *synmeshv1.MatrixResponse, show func(*synmeshv1.Matr
 	for _, c := range m.GetCells() {
 		cells[[2]string{c.GetRow(), c.GetColumn()}] = c
 	}
-	t := &table{left: 1, header: append([]string{"FROM \\ TO"}, m.GetGroups()...), alarm: make(map[int]bool)}
+	columns := m.GetColumns()
+	if columns == nil { // of a controller that is older
+		columns = m.GetGroups()
+	}
+	t := &table{left: 1, header: append([]string{"FROM \\ TO"}, columns...), alarm: make(map[int]bool)}
 	for i, row := range m.GetGroups() {
 		line := []string{row}
-		for _, column := range m.GetGroups() {
+		for _, column := range columns {
 			text := "-"
 			if c := cells[[2]string{row, column}]; c != nil {
 				text = show(c)

@@ -12,6 +12,7 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
 
 	"github.com/synmesh/synmesh/probe"
 )
@@ -20,31 +21,65 @@ import (
 type format string
 
 const (
-	asTable format = "table"
-	asWide  format = "wide"
-	asJSON  format = "json"
-	asJSONL format = "jsonl"
-	asYAML  format = "yaml"
-	asCSV   format = "csv"
-	asName  format = "name"
+	asTable   format = "table"
+	asWide    format = "wide"
+	asJSON    format = "json"
+	asJSONL   format = "jsonl"
+	asYAML    format = "yaml"
+	asCSV     format = "csv"
+	asName    format = "name"
+	asParquet format = "parquet"
 )
 
-var formats = []string{"table", "wide", "json", "jsonl", "yaml", "csv", "name"}
+// formats are those that most commands have.
+var formats = []format{asTable, asWide, asJSON, asJSONL, asYAML, asCSV, asName}
+
+// formatFlag chooses one of some forms of output.
+type formatFlag struct {
+	chosen *format
+	of     []format
+}
 
 // String implements pflag.Value.
-func (f *format) String() string { return string(*f) }
+func (f formatFlag) String() string {
+	if f.chosen == nil { // as pflag makes one to compare with
+		return ""
+	}
+	return string(*f.chosen)
+}
 
 // Set implements pflag.Value.
-func (f *format) Set(s string) error {
-	if !slices.Contains(formats, s) {
-		return fmt.Errorf("it is one of %s", strings.Join(formats, ", "))
+func (f formatFlag) Set(s string) error {
+	if !slices.Contains(f.of, format(s)) {
+		return fmt.Errorf("it is one of %s", f.list())
 	}
-	*f = format(s)
+	*f.chosen = format(s)
 	return nil
 }
 
 // Type implements pflag.Value.
-func (f *format) Type() string { return "format" }
+func (f formatFlag) Type() string { return "format" }
+
+func (f formatFlag) list() string {
+	words := make([]string, len(f.of))
+	for i, word := range f.of {
+		words[i] = string(word)
+	}
+	return strings.Join(words, ", ")
+}
+
+// outputFlag is that of most commands.
+func (a *app) outputFlag(c *cobra.Command) { a.outputFlagOf(c, formats...) }
+
+// outputFlagOf has the command print in one of these forms, the first if none is chosen.
+func (a *app) outputFlagOf(c *cobra.Command, of ...format) {
+	chosen := of[0]
+	flag := formatFlag{&chosen, of}
+	c.Flags().VarP(flag, "output", "o", "form of the output: "+flag.list())
+	complete(c, "output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return strings.Split(flag.list(), ", "), cobra.ShellCompDirectiveNoFileComp
+	})
+}
 
 // seconds is a duration flag that also takes a plain number of seconds.
 type seconds time.Duration
@@ -75,22 +110,27 @@ type table struct {
 	rows   [][]string
 	alarm  map[int]bool
 	left   int // columns that are flush left, from the first
+
+	widths   []int // of columns, at least
+	headless bool  // without the header
 }
 
 // String lays the table out, in colour: what prints it takes that away where
 // there is no terminal.
 func (t *table) String() string {
-	widths := make([]int, len(t.header))
+	if t.widths == nil {
+		t.widths = make([]int, len(t.header))
+	}
 	for _, row := range append([][]string{t.header}, t.rows...) {
 		for i, cell := range row {
-			widths[i] = max(widths[i], lipgloss.Width(cell))
+			t.widths[i] = max(t.widths[i], lipgloss.Width(cell))
 		}
 	}
 	var b strings.Builder
 	line := func(cells []string, style lipgloss.Style) {
 		var l strings.Builder
 		for i, cell := range cells {
-			pad := strings.Repeat(" ", widths[i]-lipgloss.Width(cell))
+			pad := strings.Repeat(" ", t.widths[i]-lipgloss.Width(cell))
 			if i > 0 {
 				l.WriteString("   ")
 			}
@@ -102,7 +142,9 @@ func (t *table) String() string {
 		}
 		b.WriteString(style.Render(strings.TrimRight(l.String(), " ")) + "\n")
 	}
-	line(t.header, lipgloss.NewStyle().Bold(true))
+	if !t.headless {
+		line(t.header, lipgloss.NewStyle().Bold(true))
+	}
 	for i, row := range t.rows {
 		style := lipgloss.NewStyle()
 		if t.alarm[i] {
@@ -143,54 +185,26 @@ func percent(fraction float64) string {
 	return strconv.FormatFloat(fraction*100, 'f', 1, 64) + "%"
 }
 
-// resultColumns are the columns of results as CSV; instants and durations are
-// as in JSON.
-var resultColumns = []string{"time", "agent", "source", "target", "remote", "local_port", "outcome", "rtt_seconds",
-	"attempts", "stamp", "lateness_seconds", "host_delay_seconds", "drops", "error"}
+// resultWriter writes results as JSON objects in their published shape.
+type resultWriter struct{ w io.Writer }
 
-// resultWriter writes results one by one, in formats that can be.
-type resultWriter struct {
-	w      io.Writer
-	csv    *csv.Writer
-	format format
+// newResultWriter returns what writes results one by one, in formats where that can be.
+func newResultWriter(w io.Writer, f format) rowWriter[probe.Result] {
+	if f == asCSV || f == asParquet {
+		return newRowWriter(w, f, resultColumns)
+	}
+	return resultWriter{w}
 }
 
-func newResultWriter(w io.Writer, f format) *resultWriter {
-	return &resultWriter{w: w, format: f}
-}
-
-func (w *resultWriter) write(r *probe.Result) error {
+func (w resultWriter) write(r *probe.Result) error {
 	text, err := json.Marshal(r)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = w.w.Write(append(text, '\n'))
 	}
-	if w.format == asJSONL {
-		_, err := w.w.Write(append(text, '\n'))
-		return err
-	}
-	if w.csv == nil {
-		w.csv = csv.NewWriter(w.w)
-		if err := w.csv.Write(resultColumns); err != nil {
-			return err
-		}
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(text, &fields); err != nil {
-		return err
-	}
-	row := make([]string, len(resultColumns))
-	for i, name := range resultColumns {
-		row[i] = string(fields[name])
-		if s, err := strconv.Unquote(row[i]); err == nil {
-			row[i] = s
-		}
-	}
-	if err := w.csv.Write(row); err != nil {
-		return err
-	}
-	w.csv.Flush()
-	return w.csv.Error()
+	return err
 }
+
+func (w resultWriter) close() error { return nil }
 
 // printLines writes one JSON object a line.
 func printLines[T any](w io.Writer, values []T) error {

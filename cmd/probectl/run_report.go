@@ -25,10 +25,10 @@ type series struct {
 type runReport struct {
 	app      *app
 	limits   []threshold
-	flows    bool          // each is summed up by itself
-	ports    bool          // what counts is which ports are open
-	writer   *resultWriter // for formats that go out one by one
-	progress *progress     // nil if nobody watches
+	flows    bool                    // each is summed up by itself
+	ports    bool                    // what counts is which ports are open
+	writer   rowWriter[probe.Result] // for formats that go out one by one
+	progress *progress               // nil if nobody watches
 
 	mu      sync.Mutex
 	name    string

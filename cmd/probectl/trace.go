@@ -56,8 +56,7 @@ where the two ends have agreed to scale it.`,
 	fs.IntVar(&f.retries, "retries", 2, "how often a SYN is sent again that is not answered: after 1 s, then 2 s, then 4 s")
 	fs.BoolVar(&f.absolute, "absolute", false, "show sequence numbers as they are")
 	fs.StringVar(&f.pcap, "pcap", "", "file to write the packets to, as pcapng for Wireshark")
-	a.output = asTable
-	fs.VarP(&a.output, "output", "o", "form of the output: table, json, jsonl, yaml")
+	a.outputFlagOf(c, asTable, asJSON, asJSONL, asYAML)
 	return c
 }
 
@@ -75,11 +74,6 @@ func (f *traceFlags) spec(target string) (probe.Spec, error) {
 }
 
 func (a *app) trace(ctx context.Context, target string, f *traceFlags) error {
-	switch a.output {
-	case asTable, asJSON, asJSONL, asYAML:
-	default:
-		return usage(fmt.Errorf("trace has no output %s; it is one of table, json, jsonl, yaml", a.output))
-	}
 	spec, err := f.spec(target)
 	if err != nil {
 		return usage(err)
