@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,11 +20,20 @@ import (
 var version = "unknown" // set by the linker
 
 func main() {
+	oneCore()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "probe-agent:", err)
 		os.Exit(1)
+	}
+}
+
+// oneCore keeps to one core, unless GOMAXPROCS says otherwise. An agent has little to do at a time, and with
+// more the runtime of Go wakes up threads to look for work, which costs a quarter of what the agent takes.
+func oneCore() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
 	}
 }
 

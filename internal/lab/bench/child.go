@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"github.com/synmesh/synmesh/internal/lab"
@@ -32,6 +33,7 @@ type job struct {
 	Flows    int // 0 is 1
 	Count    int // in each flow
 	Interval time.Duration
+	Cores    int    // that may be used at a time; 0: all
 	Keep     bool   // whether each probe's round trip is wanted
 	Profile  string // the file for a CPU profile, if one is wanted
 }
@@ -66,6 +68,9 @@ func childMain(out io.Writer) (ran bool, err error) {
 	do := map[string]func(job, *found) error{"engine": probeByEngine, "connect": probeByConnect, "dial": probeByDial}[j.With]
 	if do == nil {
 		return true, fmt.Errorf("nothing probes with %q", j.With)
+	}
+	if j.Cores > 0 {
+		runtime.GOMAXPROCS(j.Cores)
 	}
 	f := found{Outcomes: make(map[string]int)}
 	if j.Profile != "" {

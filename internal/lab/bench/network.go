@@ -35,22 +35,10 @@ type network struct {
 // build joins the hosts by the wire. The target host has, besides its own address,
 // 10.128.0.0/14 to itself.
 func build(targets int) (*network, error) {
-	many := &net.IPNet{IP: firstTarget.AsSlice(), Mask: net.CIDRMask(14, 32)}
 	return join(func(n *network) error {
 		n.far = n.to
 		_, err := n.lab.Wire(n.from, n.to)
 		return err
-	}, func(n *network) error {
-		err := n.from.Do(func() error {
-			return netlink.RouteAdd(&netlink.Route{Dst: many, Gw: n.to.Addr4().AsSlice()})
-		})
-		if err == nil {
-			err = n.to.Do(func() error { return own(many) })
-		}
-		if err != nil {
-			return fmt.Errorf("route to the targets: %w", err)
-		}
-		return nil
 	})
 }
 
@@ -67,12 +55,12 @@ func buildRelayed() (*network, error) {
 		}
 		_, err = n.lab.Link(n.far, n.to, lab.Impairment{})
 		return err
-	}, func(*network) error { return nil })
+	})
 }
 
 // join makes two hosts, joins them by the way, and has the target host listen when
 // the routes are complete.
-func join(way, routes func(*network) error) (n *network, err error) {
+func join(way func(*network) error) (n *network, err error) {
 	n = &network{served: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -94,10 +82,37 @@ func join(way, routes func(*network) error) (n *network, err error) {
 	if err = n.lab.Route(); err != nil {
 		return n, err
 	}
-	if err = routes(n); err != nil {
-		return n, err
+	if err = n.addTargets(); err != nil {
+		return n, fmt.Errorf("route to the targets: %w", err)
 	}
 	return n, n.to.Do(n.serve)
+}
+
+// addTargets has the target host's many addresses be reached by the way to its own.
+func (n *network) addTargets() error {
+	many := &net.IPNet{IP: firstTarget.AsSlice(), Mask: net.CIDRMask(14, 32)}
+	to := net.IP(n.to.Addr4().AsSlice())
+	hops := []*lab.Node{n.from}
+	if n.far != n.to {
+		hops = append(hops, n.far)
+	}
+	for _, hop := range hops {
+		err := hop.Do(func() error {
+			way, err := netlink.RouteGet(to)
+			if err != nil {
+				return err
+			}
+			gateway := way[0].Gw
+			if gateway == nil {
+				gateway = to
+			}
+			return netlink.RouteAdd(&netlink.Route{Dst: many, Gw: gateway})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return n.to.Do(func() error { return own(many) })
 }
 
 // own has the calling thread's host be all of the addresses.

@@ -13,14 +13,21 @@ import (
 )
 
 // steady measures what an agent needs that probes many targets once a second,
-// and what its engine alone does.
-func (b *suite) steady(ctx context.Context, p *page) error {
+// and what its engine alone does. A relay is on the way: over a virtual wire alone, a
+// process is charged for all that the other host's kernel does with its packets.
+func (b *suite) steady(ctx context.Context, p *page) (err error) {
+	n, err := buildRelayed()
+	if err != nil {
+		return fmt.Errorf("steady: %w", err)
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
 	if err := b.calm(ctx); err != nil {
 		return err
 	}
 	b.say("steady: an engine, %d targets, %d s", b.options.steady, b.seconds)
-	f, _, err := child(ctx, b.network.from, job{
+	f, _, err := child(ctx, n.from, job{
 		With: "engine", Stamping: engine.Quiet, First: firstTarget, Targets: b.options.steady, Count: b.seconds, Interval: time.Second,
+		Cores: 1, // as probe-agent
 	})
 	if err != nil {
 		return fmt.Errorf("steady: %w", err)
@@ -31,7 +38,7 @@ func (b *suite) steady(ctx context.Context, p *page) error {
 	}
 	rows := []steadyRow{alone}
 	if b.bin != "" {
-		whole, err := b.steadyAgent(ctx)
+		whole, err := b.steadyAgent(ctx, n)
 		if err != nil {
 			return fmt.Errorf("steady: %w", err)
 		}
@@ -42,8 +49,8 @@ func (b *suite) steady(ctx context.Context, p *page) error {
 }
 
 // steadyAgent measures probe-agent itself, whose results a controller stores.
-func (b *suite) steadyAgent(ctx context.Context) (row steadyRow, err error) {
-	f, err := startFleet(ctx, b.network, b.bin, b.options.steady)
+func (b *suite) steadyAgent(ctx context.Context, n *network) (row steadyRow, err error) {
+	f, err := startFleet(ctx, n, b.bin, b.options.steady)
 	if err != nil {
 		return row, err
 	}

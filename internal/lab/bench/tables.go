@@ -124,7 +124,8 @@ func (p *page) steady(rows []steadyRow) {
 	p.section("Steady", fmt.Sprintf(`
 %d targets, once a second for %d s, in quiet mode. The agent is the program as it
 runs anywhere: with mTLS, gossip, its responder and a spool on disk. Of its results those
-are counted that the controller has stored within half of the time.`, p.options.steady, p.options.seconds))
+are counted that the controller has stored within half of the time. A relay is on the way, for over
+a virtual wire alone the kernel does the target's work in the time of whoever sends.`, p.options.steady, p.options.seconds))
 	var cells [][]string
 	for _, r := range rows {
 		cells = append(cells, []string{
@@ -151,3 +152,131 @@ func ratio(a, b float64) string {
 	}
 	return fmt.Sprintf("%.2f", a/b)
 }
+
+// ingest prints rows of which the first is the usual controller.
+func (p *page) ingest(rows []intakeRow) {
+	r := rows[0]
+	how := "the next as soon as that is acknowledged"
+	if p.options.ingestRate > 0 {
+		how = fmt.Sprintf("so that it is %.0f results a second in all, evenly spread", p.options.ingestRate)
+	}
+	p.section("Ingest", fmt.Sprintf(`
+%d agents, each of which reports one result of each of its %d series at a time, over its own
+session with mTLS, %s, for %v: to probe-controller,
+a process of its own on the same cores. The agents' clocks run so that it is once a second for
+them. Results count when they are acknowledged; then they are on the disk. "With metrics" is the
+controller as it comes, which follows what is stored for its page of metrics; otherwise that is off (--http ""). It is measured for a third of the
+time. At the end the controller is killed and started again, and it is looked whether all results of
+%d agents are there, by Export; then it archives what it has taken in.`, r.agents, feederSeries, how, p.options.ingestFor, min(r.agents, verified)))
+	lines := []struct {
+		what string
+		cell func(intakeRow) string
+	}{
+		{"results acknowledged a second", func(r intakeRow) string { return fmt.Sprintf("%.0f", float64(r.results)/r.took.Seconds()) }},
+		{"acknowledged after, ms, p50", func(r intakeRow) string { return millis(r.p50) }},
+		{"p99", func(r intakeRow) string { return millis(r.p99) }},
+		{"processor time of the controller, each", func(r intakeRow) string { return each(r.server, r) }},
+		{"of the generator, each", func(r intakeRow) string { return each(r.generator, r) }},
+		{"both, of one core", func(r intakeRow) string {
+			return fmt.Sprintf("%.0f %%", 100*(r.server+r.generator).Seconds()/r.took.Seconds())
+		}},
+		{"resident memory of the controller at most", func(r intakeRow) string { return mebibytes(r.peak) }},
+		{"bytes on disk for each result at the end", func(r intakeRow) string { return perResult(r.disk[0], r) }},
+		{"and archived", func(r intakeRow) string { return perResult(r.disk[1], r) }},
+		{"which takes, after a restart", func(r intakeRow) string { return r.archiving.Round(100*time.Millisecond).String() + unfinished(r) }},
+		{"processor time of that, each", func(r intakeRow) string { return each(r.archive, r) }},
+	}
+	head := []string{""}
+	for _, r := range rows {
+		head = append(head, r.name)
+	}
+	var cells [][]string
+	for _, l := range lines {
+		line := []string{l.what}
+		for _, r := range rows {
+			line = append(line, l.cell(r))
+		}
+		cells = append(cells, line)
+	}
+	p.table(head, cells)
+}
+
+// stores prints two rows, ours first.
+func (p *page) stores(rows []intakeRow) {
+	base := rows[0]
+	p.section("Ingest beside a store of time series", fmt.Sprintf(`
+The same %d results, %d reports of %d agents with %d series each, as fast as they are taken: to
+Synmesh as above, and to VictoriaMetrics by its import of Influx lines, over HTTP without TLS, %d requests at a
+time of one report each. A line has the tags agent, target and port, and the fields outcome, rtt, lateness
+and host_delay, so it makes %d samples of a result; what else Synmesh stores of it (the source port, the SYN-ACK, how it
+was timed) is left out, and times are whole milliseconds there. Synmesh acknowledges what is synced to the disk,
+VictoriaMetrics what is in its memory. "Archived" is after the restart and the archiving for Synmesh, and after
+an orderly end for VictoriaMetrics. Ratios are to Synmesh.`, base.results, p.options.stored, base.agents, feederSeries, senders, victoriaFields))
+	var cells [][]string
+	for _, r := range rows {
+		rate := float64(r.results) / r.took.Seconds()
+		all := func(r intakeRow) time.Duration { return r.server + r.archive }
+		cells = append(cells, []string{
+			r.name, fmt.Sprintf("%.0f", rate), ratio(rate, float64(base.results)/base.took.Seconds()),
+			each(r.server, r), ratio(float64(r.server), float64(base.server)),
+			each(all(r), r), ratio(float64(all(r)), float64(all(base))),
+			mebibytes(r.peak), ratio(float64(r.peak), float64(base.peak)),
+			perResult(r.disk[1], r), ratio(float64(r.disk[1]), float64(base.disk[1])), each(r.generator, r),
+		})
+		for _, c := range []struct {
+			what   string
+			better bool
+		}{
+			{"takes in more results a second", rate*base.took.Seconds() > float64(base.results)},
+			{"needs less processor time for a result until it is archived", all(r) < all(base)},
+			{"needs less memory", r.peak < base.peak},
+			{"needs less of the disk for a result", r.disk[1] < base.disk[1]},
+		} {
+			if c.better {
+				p.lose("%s %s than Synmesh, of %d results.", r.name, c.what, r.results)
+			}
+		}
+	}
+	p.table([]string{"", "results/s", "ratio", "CPU each, when taken in", "ratio", "when archived", "ratio", "memory at most", "ratio", "bytes on disk each", "ratio", "CPU of the generator"}, cells)
+}
+
+func (p *page) latency(rows []latencyRow, taken intakeRow) {
+	p.section("Latency", fmt.Sprintf(`
+How old a result is when a client has it: from the time that the SYN-ACK came in, by the kernel's stamp, to when this
+program has read it off the stream; in milliseconds. probe-agent probes %d targets once a second for %v, on a host of its own, and
+writes each result to its disk first; probe-controller has it on its disk, too, before a client
+gets it. One client has asked for it (Run), and one watches (Watch). Meanwhile the controller has nothing else to do, or
+it takes in %d results a second of %d other agents ("busy"), as in the section on ingest; it took in %.0f,
+acknowledged after %s ms at p99. All is on the same cores and one clock. "The disk alone" is what
+a write of 4 KiB and its sync took meanwhile, on the same disk: a result waits for three of these at least, one of the agent's and
+two of the controller's, and for 5 ms in which the agent gathers others.`,
+		watchedTargets, p.options.latencyFor, loadedRate, loadedAgents, float64(taken.results)/taken.took.Seconds(), millis(taken.p99)))
+	var cells [][]string
+	for _, r := range rows {
+		if r.p99 > soon && !strings.HasPrefix(r.name, syncRow) {
+			p.lose("A client has a result %s ms after the answer at p99 (%s), and is to have it within %v.", millis(r.p99), r.name, soon)
+		}
+		cells = append(cells, []string{r.name, millis(r.p50), millis(r.p99), millis(r.max), fmt.Sprint(r.compared)})
+	}
+	p.table([]string{"", "p50", "p99", "max", "results"}, cells)
+}
+
+// each is what each result of a row takes.
+func each(d time.Duration, r intakeRow) string {
+	return fmt.Sprintf("%.0f ns", float64(d)/float64(r.results))
+}
+
+func perResult(n int64, r intakeRow) string {
+	return fmt.Sprintf("%.1f", float64(n)/float64(r.results))
+}
+
+func unfinished(r intakeRow) string {
+	if r.behind == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and %d files left", r.behind)
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20)) }
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e6) }
