@@ -7,9 +7,7 @@ import (
 	"time"
 
 	"github.com/synmesh/synmesh/controller/history"
-	"github.com/synmesh/synmesh/internal/convert"
 	"github.com/synmesh/synmesh/internal/selector"
-	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
 const (
@@ -66,13 +64,13 @@ func (m *Metrics) readOn(ctx context.Context, after history.Cursor) (_ history.C
 	}
 	m.groups.refresh(m.cfg.Fleet)
 	read := uint64(0)
-	for e, err := range m.cfg.History.ScanSeries(ctx, history.Filter{}, time.Time{}, time.Time{}, after) {
+	for o, err := range m.cfg.History.ScanOutcomes(ctx, after) {
 		if err != nil {
 			return m.failed(err, after, latest), false
 		}
-		m.count(&e)
+		m.count(&o)
 		m.lag.read++
-		after = e.Cursor
+		after = o.Cursor
 		if read++; read == m.atOnce {
 			return after, true
 		}
@@ -99,29 +97,49 @@ func (m *Metrics) failed(err error, after, latest history.Cursor) history.Cursor
 	return latest
 }
 
-// count adds the results of a report. Most of them come in few blocks, each of one target.
-func (m *Metrics) count(e *history.Entry) {
-	from := m.groups.of[e.Agent]
-	var one synmeshv1.Report
-	for i, b := range e.Report.GetBlocks() {
-		p, over := m.pairs.of(between{from, m.groups.of[b.GetTarget()]})
-		if over {
-			m.pairs.more.Add(float64(len(b.GetOutcomes())))
+// count adds the results of a report.
+func (m *Metrics) count(o *history.Outcomes) {
+	m.pairs.mu.Lock()
+	defer m.pairs.mu.Unlock()
+	from := m.groups.find([]byte(o.Agent))
+	for i := range o.Results {
+		r := &o.Results[i]
+		to := m.groups.find(r.Target)
+		if to.from != from {
+			to.from = from
+			to.pair, to.over = m.pairs.of(between{from.name, to.name})
 		}
-		one.Blocks = e.Report.GetBlocks()[i : i+1]
-		for r := range convert.Rows(e.Agent, &one) {
-			p.add(r)
+		if to.over {
+			m.pairs.over++
 		}
+		to.pair.add(r)
 	}
 }
 
-// groups are the values of a label, by the agents' names. Whoever is no agent, or does not
-// have it, is in the group of no name.
+// group is a value of a label.
+type group struct {
+	name string
+	// The pair of it and the group of the agent that has reported last.
+	from *group
+	pair *pair
+	over bool
+}
+
+// groups are those of the agents, by their names. Whoever is no agent, or does not
+// have the label, is in the group of no name.
 type groups struct {
 	by      string
-	of      map[string]string
+	of      map[string]*group
+	none    group
 	changed <-chan struct{}
 	at      time.Time
+}
+
+func (g *groups) find(agent []byte) *group {
+	if found := g.of[string(agent)]; found != nil {
+		return found
+	}
+	return &g.none
 }
 
 func (g *groups) refresh(f Fleet) {
@@ -133,10 +151,16 @@ func (g *groups) refresh(f Fleet) {
 		}
 	}
 	g.changed, g.at = f.Changed(), time.Now()
-	g.of = make(map[string]string)
+	g.of, g.none = make(map[string]*group), group{}
+	named := make(map[string]*group)
 	for _, a := range f.Agents(selector.Selector{}) {
-		if v := a.Labels[g.by]; v != "" {
-			g.of[a.Name] = strings.ToValidUTF8(v, "?")
+		v := strings.ToValidUTF8(a.Labels[g.by], "?")
+		if v == "" {
+			continue
 		}
+		if named[v] == nil {
+			named[v] = &group{name: v}
+		}
+		g.of[a.Name] = named[v]
 	}
 }

@@ -39,12 +39,12 @@ type bench struct {
 	scanError error
 }
 
-// ScanSeries implements History.
-func (b *bench) ScanSeries(ctx context.Context, f history.Filter, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error] {
+// ScanOutcomes implements History.
+func (b *bench) ScanOutcomes(ctx context.Context, after history.Cursor) iter.Seq2[history.Outcomes, error] {
 	if b.scanError != nil {
-		return func(yield func(history.Entry, error) bool) { yield(history.Entry{}, b.scanError) }
+		return func(yield func(history.Outcomes, error) bool) { yield(history.Outcomes{}, b.scanError) }
 	}
-	return b.store.ScanSeries(ctx, f, from, to, after)
+	return b.store.ScanOutcomes(ctx, after)
 }
 
 func (b *bench) Changed() <-chan struct{} { return b.store.Changed() }

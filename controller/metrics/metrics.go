@@ -34,7 +34,7 @@ const (
 type History interface {
 	Changed() <-chan struct{}
 	Latest() history.Cursor
-	ScanSeries(ctx context.Context, f history.Filter, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error]
+	ScanOutcomes(ctx context.Context, after history.Cursor) iter.Seq2[history.Outcomes, error]
 	Stats() history.Stats
 }
 
@@ -90,8 +90,7 @@ func New(c Config) (*Metrics, error) {
 			Help: "Reports, about, whose results are in no other metric of probes, for they came faster than they could be counted.",
 		}),
 	}
-	own := []prometheus.Collector{&state{c}, m.skipped, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
-	own = append(own, m.pairs.collectors()...)
+	own := []prometheus.Collector{&state{c}, m.pairs, m.skipped, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
 	if c.OTLP != nil {
 		var err error
 		if m.push, err = newPush(*c.OTLP, m.registry, c.Version, c.Logger); err != nil {

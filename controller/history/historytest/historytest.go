@@ -26,6 +26,7 @@ type History interface {
 	Sequence(agent string, epoch uint64) (uint64, error)
 	Scan(ctx context.Context, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error]
 	ScanSeries(ctx context.Context, f history.Filter, from, to time.Time, after history.Cursor) iter.Seq2[history.Entry, error]
+	ScanOutcomes(ctx context.Context, after history.Cursor) iter.Seq2[history.Outcomes, error]
 	Query(ctx context.Context, q history.Query) ([]history.Answer, error)
 	Changed() <-chan struct{}
 	Latest() history.Cursor
@@ -53,6 +54,7 @@ func Test(t *testing.T, s Subject) {
 		"invalid cursors":     testInvalidCursors,
 		"contexts":            testContexts,
 		"filters":             testFilters,
+		"outcomes":            testOutcomes,
 		"query":               testQuery,
 		"invalid queries":     testInvalidQueries,
 		"answers too large":   testTooLarge,

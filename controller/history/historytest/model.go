@@ -62,6 +62,15 @@ func testModel(t *testing.T, s Subject) {
 			"settle": func(t *rapid.T) { r.settle(t) },
 			"scan":   func(t *rapid.T) { m.scan(t, r) },
 			"query":  func(t *rapid.T) { m.query(t, r) },
+			"outcomes": func(t *rapid.T) {
+				var after history.Cursor
+				for _, s := range m.list {
+					if s.entry != nil && rapid.IntRange(0, 3).Draw(t, "goes on") == 0 {
+						after = s.entry.Cursor
+					}
+				}
+				r.sameOutcomes(t, after)
+			},
 			"": func(t *rapid.T) {
 				for id, want := range m.marks {
 					if got, err := r.Sequence(id.agent, id.epoch); got != want || err != nil {

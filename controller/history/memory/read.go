@@ -33,6 +33,19 @@ func (h *History) ScanSeries(ctx context.Context, want history.Filter, from, to 
 	}
 }
 
+// ScanOutcomes is history.Store's, and costs what ScanSeries does.
+func (h *History) ScanOutcomes(ctx context.Context, after history.Cursor) iter.Seq2[history.Outcomes, error] {
+	return func(yield func(history.Outcomes, error) bool) {
+		for e, err := range h.ScanSeries(ctx, history.Filter{}, time.Time{}, time.Time{}, after) {
+			o := history.Outcomes{Cursor: e.Cursor, Agent: e.Agent}
+			o.Add(e.Report)
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
 func (h *History) scan(ctx context.Context, want history.Filter, from, to time.Time, after history.Cursor, yield func(history.Entry, error) bool) error {
 	first, end := nanoseconds(from), uint64(math.MaxUint64)
 	if !to.IsZero() {
