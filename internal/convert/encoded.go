@@ -27,7 +27,7 @@ type Checker struct {
 
 	known   shapes
 	answers map[string]bool // encoded SYN-ACKs that are right
-	answer  []byte          // the last of them
+	answer  []byte          // a copy of the last of them
 }
 
 // maxAnswers bounds how many SYN-ACKs are remembered.
@@ -37,7 +37,7 @@ const maxAnswers = 1 << 10
 // proto.Unmarshal refuses it, the error wraps ErrEncoding. What of it is exported is valid
 // unless that is so.
 func (c *Checker) Check(data []byte) error {
-	c.Epoch, c.Sequence, c.Results, c.Sources, c.answer = 0, 0, 0, c.Sources[:0], nil
+	c.Epoch, c.Sequence, c.Results, c.Sources, c.answer = 0, 0, 0, c.Sources[:0], c.answer[:0]
 	blocks := 0
 	var wrong error
 	for i := 0; i < len(data); {
@@ -217,7 +217,7 @@ func (c *Checker) usualField(w *usualBlock, f *wireField) (ok bool) {
 
 // rightAnswer tells whether an encoded SYN-ACK is right; targets say the same again and again.
 func (c *Checker) rightAnswer(data []byte) bool {
-	if c.answer != nil && bytes.Equal(data, c.answer) {
+	if len(c.answer) > 0 && bytes.Equal(data, c.answer) {
 		return true
 	}
 	if !c.answers[string(data)] {
@@ -230,7 +230,7 @@ func (c *Checker) rightAnswer(data []byte) bool {
 		}
 		c.answers[string(data)] = true
 	}
-	c.answer = data
+	c.answer = append(c.answer[:0], data...) // the caller may use its buffer again
 	return true
 }
 
