@@ -14,12 +14,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/synmesh/synmesh/controller/history/block"
-	"github.com/synmesh/synmesh/controller/history/rollup"
 )
 
 // answer reads all there is, several files at a time.
 func (s *Store) answer(ctx context.Context, p *queryPlan) ([]Answer, error) {
-	jobs, err := s.jobs(p)
+	jobs, err := s.jobs(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +27,11 @@ func (s *Store) answer(ctx context.Context, p *queryPlan) ([]Answer, error) {
 		queue <- j
 	}
 	close(queue)
-	parts, made := make([]*tally, min(runtime.GOMAXPROCS(0), max(len(jobs), 1))), new(atomic.Int64)
+	workers := runtime.GOMAXPROCS(0)
+	if s.queue.length() > 0 {
+		workers = 1 // the intake goes first
+	}
+	parts, made := make([]*tally, min(workers, max(len(jobs), 1))), new(atomic.Int64)
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
 		parts[i] = newTally(p, made)
@@ -58,30 +61,49 @@ const maxRanges = 16
 type job func(context.Context, *tally) error
 
 // jobs returns what is to be read, as the files are now.
-func (s *Store) jobs(p *queryPlan) (list []job, err error) {
+func (s *Store) jobs(ctx context.Context, p *queryPlan) (list []job, err error) {
 	files, archive, err := s.answering(p)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range files {
-		list = append(list, func(ctx context.Context, t *tally) error { return s.sumIntake(ctx, f, t) })
+	var tails []*tailSums
+	for i, f := range files {
+		var sums *tailSums
+		if p.finest != raw {
+			if sums, err = s.readOn(ctx, f, i < len(files)-1); err != nil {
+				return nil, err
+			}
+		}
+		if sums != nil {
+			tails = append(tails, sums)
+		} else {
+			list = append(list, func(ctx context.Context, t *tally) error { return s.eachResult(ctx, f, t) })
+		}
 	}
 	ranges, err := s.ranges(p, archive)
 	for _, in := range ranges {
-		list = append(list, func(ctx context.Context, t *tally) error {
-			for _, part := range archive {
-				sum := s.sumSlots
-				if part.tier == raw {
-					sum = s.sumBlocks
-				}
-				if err := sum(ctx, part, in, t); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		list = append(list, func(ctx context.Context, t *tally) error { return s.sumRange(ctx, tails, archive, in, t) })
 	}
 	return list, err
+}
+
+// sumRange adds up what there is of the series whose keys are in a range.
+func (s *Store) sumRange(ctx context.Context, tails []*tailSums, archive []part, in keys, t *tally) error {
+	for _, sums := range tails {
+		if err := s.sumTail(sums, in, t); err != nil {
+			return err
+		}
+	}
+	for _, part := range archive {
+		sum := s.sumSlots
+		if part.tier == raw {
+			sum = s.sumBlocks
+		}
+		if err := sum(ctx, part, in, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // part is what of a file answers.
@@ -148,6 +170,7 @@ func (s *Store) wantedRecords(ctx context.Context, a *archived, in keys, t *tall
 	var m *member
 	var stop error
 	var next []byte // where to go on, if what comes is of an agent that is not wanted
+	p := pace{store: s}
 	record := func(k, v []byte) bool {
 		if in.to != nil && bytes.Compare(k, in.to) >= 0 {
 			return false
@@ -162,7 +185,7 @@ func (s *Store) wantedRecords(ctx context.Context, a *archived, in keys, t *tall
 				return false
 			}
 			last, m = append(last[:0], k[:n]...), t.member(k[:n])
-			stop = cmp.Or(ctx.Err(), t.check())
+			stop = cmp.Or(p.giveWay(ctx), t.check())
 		}
 		if m != nil && stop == nil {
 			s.noteMalformed(a, k, fn(m, k, v))
@@ -201,18 +224,11 @@ func successor(prefix []byte) []byte {
 func (s *Store) sumSlots(ctx context.Context, a part, in keys, t *tally) error {
 	length := int64(a.tier.slot())
 	from, to := a.from/length, a.to/length
-	together := func(first, last int64) bool {
-		return t.plan.stepOf(first*length) == t.plan.stepOf(last*length)
-	}
 	return s.wantedRecords(ctx, a.archived, in, t, 2, func(m *member, key, value []byte) error {
 		if _, group, _ := parseSlotKey(key); (group+1)*groupSlots[a.tier] <= from || group*groupSlots[a.tier] >= to {
 			return nil
 		}
-		list := t.steps(m, 0)
-		return rollup.Decode(value, from, to, together, func(slot *rollup.Slot) bool {
-			t.at(list, t.plan.stepOf(slot.At*length)).Merge(&slot.Summary)
-			return true
-		})
+		return t.sumRun(t.steps(m, 0), value, a.times, length)
 	})
 }
 

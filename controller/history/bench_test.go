@@ -227,21 +227,55 @@ func rollups(b *testing.B, dir string, now time.Time, days, agents int) {
 	}
 }
 
-// BenchmarkQuery asks a history of 30 days of 100 agents that probe each other once a second.
+// newest appends what as many agents as there are targets report in some seconds.
+func newest(b *testing.B, s *running, c *clock, agents, seconds int) {
+	b.Helper()
+	rnd := rand.New(rand.NewPCG(3, 4))
+	reports := make([]*synmeshv1.Report, agents)
+	for a := range reports {
+		reports[a] = seldom(rnd, c.now(), 0, agents, 10_000)
+	}
+	for range seconds {
+		var wg sync.WaitGroup
+		for a, r := range reports {
+			r.Sequence++
+			for _, block := range r.Blocks {
+				block.Start += int64(time.Second)
+				block.Rtts[0] = int64(1e6 * math.Exp(0.3*rnd.NormFloat64()))
+			}
+			wg.Go(func() {
+				if _, err := s.Append(b.Context(), fmt.Sprintf("agent-%04d", a), r); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		c.add(time.Second)
+	}
+}
+
+// BenchmarkQuery asks a history of 30 days of 100 agents that probe each other once a second, of which
+// the newest five minutes are in the intake. The rollups are asked for what is aligned to them, too.
 func BenchmarkQuery(b *testing.B) {
 	c := newClock("2026-11-20T03:30:00Z")
-	cfg := Config{Dir: b.TempDir(), now: c.now, noArchive: true}
+	cfg := Config{Dir: b.TempDir(), now: c.now, noArchive: true, Rotation: 10 * time.Minute}
 	rollups(b, cfg.Dir, c.now(), 30, 100)
+	archived := c.now()
 	began := time.Now()
 	s := start(b, cfg)
 	opened := time.Since(began)
+	newest(b, s, c, 100, 300)
+	cell := func(id Series) (Series, bool) { return Series{Agent: id.Agent, Target: id.Target}, true }
 	for name, q := range map[string]Query{
-		"matrix": {Source: "measurements/mesh", From: c.now().Add(-time.Hour), To: c.now(),
-			Group: func(id Series) (Series, bool) { return Series{Agent: id.Agent, Target: id.Target}, true }},
+		"matrix":  {Source: "measurements/mesh", From: c.now().Add(-time.Hour), To: c.now().Add(time.Minute), Group: cell},
+		"aligned": {Source: "measurements/mesh", From: archived.Add(-time.Hour), To: archived, Group: cell},
 		"pair": {Source: "measurements/mesh", Agents: []string{"agent-0042"}, Targets: []string{"agent-0007"},
-			From: c.now().AddDate(0, 0, -29).Truncate(24 * time.Hour), To: c.now().Truncate(time.Hour), Step: time.Hour},
+			From: archived.AddDate(0, 0, -29).Truncate(24 * time.Hour), To: archived.Truncate(time.Hour), Step: time.Hour},
 	} {
 		b.Run(name, func(b *testing.B) {
+			if _, err := s.Query(b.Context(), q); err != nil { // those before it have read the intake
+				b.Fatal(err)
+			}
 			for b.Loop() {
 				answers, err := s.Query(b.Context(), q)
 				if err != nil || len(answers) == 0 {

@@ -63,6 +63,13 @@ func (q *queue) take(limit int) []*pending {
 	return batch
 }
 
+// length returns how many reports wait.
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
 // close lets take return nil once everything is taken.
 func (q *queue) close() {
 	q.mu.Lock()

@@ -101,6 +101,17 @@ func (t *tally) at(list []*rollup.Summary, step int) *rollup.Summary {
 	return list[step]
 }
 
+// sumRun adds summaries, as of rollup.Append, of what is in some time to the steps; each is of the length.
+func (t *tally) sumRun(list []*rollup.Summary, run []byte, span times, length int64) error {
+	together := func(first, last int64) bool {
+		return t.plan.stepOf(first*length) == t.plan.stepOf(last*length)
+	}
+	return rollup.Decode(run, span.from/length, span.to/length, together, func(slot *rollup.Slot) bool {
+		t.at(list, t.plan.stepOf(slot.At*length)).Merge(&slot.Summary)
+		return true
+	})
+}
+
 // check returns an error if there is too much.
 func (t *tally) check() error {
 	if n := t.made.Load(); n > maxSummaries {

@@ -48,8 +48,13 @@ func (s *Service) matrix(ctx context.Context, req *synmeshv1.MatrixRequest) (*sy
 			return nil, err
 		}
 	}
+	end, err := s.turn(ctx)
+	if err != nil {
+		return nil, failed(ctx, err)
+	}
+	defer end()
 	now := time.Now()
-	answers, err := s.ask(ctx, history.Query{Source: req.GetSource(), From: now.Add(-window), To: now.Add(ahead),
+	answers, err := s.history.Query(ctx, history.Query{Source: req.GetSource(), From: now.Add(-window), To: now.Add(ahead),
 		Group: func(id history.Series) (cell history.Series, ok bool) {
 			row, known := rowOf[id.Agent]
 			column, too := columnOf[id.Target]

@@ -24,7 +24,7 @@ import (
 const (
 	usualSeries = 100
 	// maxSums is about how many summaries are asked of the history at a time.
-	maxSums = 20_000
+	maxSums = 10_000
 )
 
 // spot is where a page of Query begins: with a step of a series, or of its flow, or with the one that comes next. The
@@ -95,14 +95,12 @@ func (s *Service) Query(ctx context.Context, req *synmeshv1.QueryRequest) (*synm
 	for series = series[first:]; len(series) > 0; {
 		some := series[:min(len(series), q.room+1, max(1, maxSums/q.steps))]
 		series = series[len(some):]
-		answers, err := s.answers(ctx, q, some)
+		whole, err := s.fill(ctx, page, some)
 		if err != nil {
 			return nil, failed(ctx, err)
 		}
-		for _, a := range answers {
-			if !page.add(a) {
-				return &page.QueryResponse, nil
-			}
+		if !whole {
+			break
 		}
 	}
 	return &page.QueryResponse, nil
@@ -136,9 +134,14 @@ func (s *Service) newQuestion(req *synmeshv1.QueryRequest) (q *question, err err
 // seriesOf returns the series that may have results, in order. It decodes nothing: the history
 // asks whether a series is wanted, and is told no.
 func (s *Service) seriesOf(ctx context.Context, q *question) (list []history.Series, err error) {
+	end, err := s.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	var mu sync.Mutex
 	found := make(map[history.Series]struct{})
-	_, err = s.ask(ctx, history.Query{Source: q.Source, From: q.From, To: q.To, WantsAgent: q.wanted.wantsAgent, Group: func(id history.Series) (history.Series, bool) {
+	_, err = s.history.Query(ctx, history.Query{Source: q.Source, From: q.From, To: q.To, WantsAgent: q.wanted.wantsAgent, Group: func(id history.Series) (history.Series, bool) {
 		if q.wanted.wantsSeries(id) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -153,15 +156,34 @@ func (s *Service) seriesOf(ctx context.Context, q *question) (list []history.Ser
 	return list, err
 }
 
-// ask puts a question to the history, when it is its turn.
-func (s *Service) ask(ctx context.Context, q history.Query) ([]history.Answer, error) {
+// turn waits until it is the caller's turn to ask the history, and returns what ends that: when the
+// answers, which are large, have been made use of.
+func (s *Service) turn(ctx context.Context) (end func(), err error) {
 	select {
 	case s.asking <- struct{}{}:
-		defer func() { <-s.asking }()
-		return s.history.Query(ctx, q)
+		return func() { <-s.asking }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// fill adds what there is of some series to a page, as far as it belongs to that.
+func (s *Service) fill(ctx context.Context, page *queryPage, series []history.Series) (whole bool, err error) {
+	end, err := s.turn(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer end()
+	answers, err := s.answers(ctx, page.question, series)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range answers {
+		if !page.add(a) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // answers returns those of some series, in order.
@@ -179,7 +201,7 @@ func (s *Service) answers(ctx context.Context, q *question, series []history.Ser
 		}
 	}
 	part.Group = func(id history.Series) (history.Series, bool) { return id, some[id] }
-	answers, err := s.ask(ctx, part)
+	answers, err := s.history.Query(ctx, part)
 	slices.SortFunc(answers, func(a, b history.Answer) int {
 		return cmp.Or(compareSeries(a.Series, b.Series), cmp.Compare(a.LocalPort, b.LocalPort))
 	})

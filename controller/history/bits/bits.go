@@ -74,7 +74,10 @@ type Reader struct {
 // NewReader returns a Reader of b.
 func NewReader(b []byte) Reader { return Reader{b: b} }
 
-// window returns the next 57 bits at least, from the highest on.
+// windowBits is how many bits a window has at least.
+const windowBits = 57
+
+// window returns the next bits, from the highest on.
 func (r *Reader) window() uint64 {
 	i := r.pos >> 3
 	if i+8 <= len(r.b) {
@@ -130,28 +133,23 @@ func (r *Reader) Unary(limit uint64) (v uint64) {
 // for many small ones.
 func (r *Reader) Unaries(v []uint64) (sum uint64) {
 	for i := 0; i < len(v) && !r.over; {
-		w, left := ^r.window(), uint(57)
-		for i < len(v) {
-			n := uint(bits.LeadingZeros64(w))
-			if n >= left {
-				break
-			}
-			v[i] = uint64(n)
-			sum += uint64(n)
-			i++
-			w <<= n + 1
-			left -= n + 1
-			if left == 0 {
-				break
-			}
-		}
-		if left == 57 {
+		ends := bits.Reverse64(^r.window()) & (1<<windowBits - 1) // of the numbers; the next bit is the lowest
+		if ends == 0 {
 			v[i] = r.Unary(1 << 32)
 			sum += v[i]
 			i++
 			continue
 		}
-		r.skip(57 - left)
+		first, read := i, 0
+		for ends != 0 && i < len(v) {
+			end := bits.TrailingZeros64(ends)
+			v[i] = uint64(end - read)
+			read = end + 1
+			ends &= ends - 1
+			i++
+		}
+		sum += uint64(read - (i - first))
+		r.skip(uint(read))
 	}
 	return sum
 }

@@ -94,13 +94,38 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	})
 }
 
+func TestSkippingEndsWhereReadingDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := rapid.SliceOf(rapid.Uint64Range(0, 130)).Draw(t, "list")
+		lead, more := rapid.UintRange(0, 9).Draw(t, "lead"), rapid.Uint64Range(0, 300).Draw(t, "more")
+		w := NewWriter(nil)
+		w.Write(0, lead)
+		for _, n := range list {
+			w.Unary(n)
+		}
+		for range more {
+			w.Write(1, 1)
+		}
+		w.Write(0xa5, 8)
+		r := NewReader(w.Bytes())
+		r.Read(lead)
+		r.SkipUnaries(len(list))
+		r.Skip(more)
+		if got := r.Read(8); got != 0xa5 || !r.End() {
+			t.Fatalf("%#x is behind them, %d bits are left", got, r.Left())
+		}
+	})
+}
+
 func TestReadingBeyondTheEndIsTold(t *testing.T) {
 	for what, read := range map[string]func(*Reader){
-		"bits":    func(r *Reader) { r.Read(17) },
-		"unary":   func(r *Reader) { r.Unary(100) },
-		"unaries": func(r *Reader) { r.Unaries(make([]uint64, 17)) },
-		"uvarint": func(r *Reader) { r.Read(16); r.Uvarint() },
-		"bytes":   func(r *Reader) { r.Bytes(3) },
+		"bits":            func(r *Reader) { r.Read(17) },
+		"unary":           func(r *Reader) { r.Unary(100) },
+		"unaries":         func(r *Reader) { r.Unaries(make([]uint64, 17)) },
+		"unaries skipped": func(r *Reader) { r.SkipUnaries(17) },
+		"bits skipped":    func(r *Reader) { r.Skip(17) },
+		"uvarint":         func(r *Reader) { r.Read(16); r.Uvarint() },
+		"bytes":           func(r *Reader) { r.Bytes(3) },
 		"a uvarint with a needless byte": func(r *Reader) {
 			*r = NewReader([]byte{0x80, 0})
 			r.Uvarint()

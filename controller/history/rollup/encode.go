@@ -165,10 +165,11 @@ func Decode(data []byte, from, to int64, together func(first, last int64) bool, 
 	}
 	s.At = first
 	if count >= minTotal {
-		if !s.read(&r) || r.Overrun() {
+		wanted := first >= from && last < to && together != nil && together(first, last)
+		if !s.readOrSkip(&r, wanted) {
 			return fmt.Errorf("%w: the total", ErrMalformed)
 		}
-		if first >= from && last < to && together != nil && together(first, last) {
+		if wanted {
 			yield(s)
 			return nil
 		}
@@ -181,10 +182,14 @@ func Decode(data []byte, from, to int64, together func(first, last int64) bool, 
 			}
 			s.At += int64(gap)
 		}
-		if !s.read(&r) || r.Overrun() {
+		if s.At >= to {
+			return nil
+		}
+		wanted := s.At >= from
+		if !s.readOrSkip(&r, wanted) {
 			return fmt.Errorf("%w: slot %d", ErrMalformed, s.At)
 		}
-		if s.At >= to || s.At >= from && !yield(s) {
+		if wanted && !yield(s) {
 			return nil
 		}
 	}
@@ -201,8 +206,9 @@ func end(r *bits.Reader) error {
 	return nil
 }
 
-// read reads what appendSummary has written.
-func (s *Summary) read(r *bits.Reader) (ok bool) {
+// readOrSkip reads what appendSummary has written, or, if it is not wanted, what there has to be to find its
+// end; then the summary is of no use.
+func (s *Summary) readOrSkip(r *bits.Reader, wanted bool) (ok bool) {
 	s.Reset()
 	if r.Read(1) == 1 {
 		s.Counts[probe.Open] = r.Uvarint()
@@ -216,32 +222,40 @@ func (s *Summary) read(r *bits.Reader) (ok bool) {
 		return false
 	}
 	if s.Timed = answered - untimed; s.Timed == 0 {
-		return true
+		return !r.Overrun()
 	}
 	s.Min = time.Duration(unzigzag(r.Uvarint()))
 	s.Max = s.Min + time.Duration(r.Uvarint())
 	s.Sum = time.Duration(r.Uvarint() + s.Timed*uint64(s.Min))
-	return s.Max >= s.Min && s.readBins(r)
+	return s.Max >= s.Min && s.readBins(r, wanted) && !r.Overrun()
 }
 
-func (s *Summary) readBins(r *bits.Reader) (ok bool) {
-	s.first = int(r.Read(12)) + lowestBin
-	width, dense, n := uint(r.Read(6)), r.Read(1) == 1, r.Uvarint()
-	if s.first > highestBin || n > uint64(highestBin-s.first) || width > 57 {
+func (s *Summary) readBins(r *bits.Reader, wanted bool) (ok bool) {
+	head, n := r.Read(12+6+1), r.Uvarint()
+	s.first = int(head>>7) + lowestBin
+	width, dense := uint(head>>1&(1<<6-1)), head&1 == 1
+	switch {
+	case s.first > highestBin || n > uint64(highestBin-s.first) || width > 57:
 		return false
-	}
-	if dense {
+	case dense && wanted:
 		return s.readDense(r, int(n)+1, width)
+	case dense:
+		r.SkipUnaries(int(n) + 1)
+		r.Skip((n + 1) * uint64(width))
+		return true
 	}
 	return s.readSparse(r, n+1, width)
 }
 
 func (s *Summary) readDense(r *bits.Reader, bins int, width uint) (ok bool) {
 	s.counts = slices.Grow(s.counts, bins)[:bins]
-	if width != denseWidth(s.Timed, uint64(bins)) || r.Unaries(s.counts) > s.Timed>>width {
+	sum := r.Unaries(s.counts)
+	if width != denseWidth(s.Timed, uint64(bins)) || sum > s.Timed>>width {
 		return false
 	}
-	sum := r.Lows(s.counts, width)
+	if width > 0 {
+		sum = r.Lows(s.counts, width)
+	}
 	return sum == s.Timed && s.counts[0] > 0 && s.counts[bins-1] > 0
 }
 

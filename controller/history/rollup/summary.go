@@ -104,7 +104,7 @@ func (s *Summary) Merge(o *Summary) {
 	s.Sum += o.Sum
 	s.Timed += o.Timed
 	s.cover(o.first, o.first+len(o.counts)-1)
-	into := s.counts[o.first-s.first:]
+	into := s.counts[o.first-s.first:][:len(o.counts)]
 	for i, n := range o.counts {
 		into[i] += n
 	}
