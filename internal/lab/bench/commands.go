@@ -34,6 +34,9 @@ func (p *page) commands(n *network) {
 			list(s.program, s.args(n, sweepOf(p.options.targets).String()))
 		}
 	}
+	if p.options.ingest > 0 && p.options.stored > 0 {
+		list(victoriaProgram, victoriaArgs("FOLDER"))
+	}
 	if len(lines) > 0 {
 		p.section("What the others were asked", fmt.Sprintf("From %s:\n\n%s", address(n.from), strings.Join(lines, "\n")))
 	}

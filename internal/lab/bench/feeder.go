@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -17,7 +18,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
@@ -65,12 +65,17 @@ func newFeeder(number int, start time.Time) *feeder {
 	l := &feeder{name: fmt.Sprintf("load-%05d", number), next: 1, epoch: uint64(number) + 1, start: start.UnixNano(), random: rand.NewPCG(uint64(number), 7)}
 	r := rand.New(l.random)
 	for i := range feederSeries {
-		addr := netip.AddrFrom4([4]byte{10, byte(number), byte(i >> 8), byte(i)})
 		p := places{usual: 4e6 + r.Int64N(60e6), phase: int64(i) * int64(time.Second) / feederSeries}
-		l.blocks = append(l.blocks, l.block(netip.AddrPortFrom(addr, 443), &p)...)
+		l.blocks = append(l.blocks, l.block(feederTarget(number, i), &p)...)
 		l.places = append(l.places, p)
 	}
 	return l
+}
+
+// feederTarget is what the i-th series of an agent is of.
+func feederTarget(number, i int) netip.AddrPort {
+	addr := [4]byte{byte(10 + number>>8), byte(number), byte(i >> 8), byte(i)}
+	return netip.AddrPortFrom(netip.AddrFrom4(addr), 443)
 }
 
 // block returns an encoded block of one result, as an agent encodes it, with its tag.
@@ -117,16 +122,21 @@ func (l *feeder) second() time.Time {
 	return time.Unix(0, l.start).Add(time.Duration(l.next) * time.Second)
 }
 
-// measure writes the next second's results over those before: each is due once a second, and
-// some microseconds late.
+// draw makes a result up: each is due once a second, and some microseconds late.
+func (l *feeder) draw(p *places) (late, rtt, delay int64) {
+	r := l.random.Uint64()
+	late = 1<<14 + int64(r&0xffff)
+	rtt = min(max(int64(float32(p.usual)*factors[r>>16&(1<<12-1)])+int64(r>>28&0x3ff), 1<<21), 1<<28-1)
+	return late, rtt, 1<<14 + int64(r>>38&0x7fff)
+}
+
+// measure writes the next second's results over those before.
 func (l *feeder) measure() {
 	second := l.second().UnixNano()
 	l.sent = 0
 	for i := range l.places {
-		p, r := &l.places[i], l.random.Uint64()
-		late := 1<<14 + int64(r&0xffff)
-		rtt := min(max(int64(float32(p.usual)*factors[r>>16&(1<<12-1)])+int64(r>>28&0x3ff), 1<<21), 1<<28-1)
-		delay := 1<<14 + int64(r>>38&0x7fff)
+		p := &l.places[i]
+		late, rtt, delay := l.draw(p)
 		binary.LittleEndian.PutUint64(l.blocks[p.start:], uint64(second+p.phase+late))
 		putVarint4(l.blocks[p.rtt:p.rtt+4], rtt)
 		putVarint3(l.blocks[p.port:p.port+3], 61000+int64(l.next%feederFlows))
@@ -139,6 +149,36 @@ func (l *feeder) measure() {
 	rest = protowire.AppendVarint(protowire.AppendTag(rest, 5, protowire.VarintType), l.next*feederSeries)
 	l.head = protowire.AppendVarint(protowire.AppendTag(l.head[:0], 2, protowire.BytesType), uint64(len(rest)+len(l.blocks)))
 	l.head = append(l.head, rest...)
+}
+
+// lines appends the next second's results as lines of the Influx protocol, each after its tags.
+func (l *feeder) lines(b []byte, tags []string) []byte {
+	second := l.second().UnixNano()
+	for i := range l.places {
+		p := &l.places[i]
+		late, rtt, delay := l.draw(p)
+		b = append(b, tags[i]...)
+		b = append(b, " outcome=1i,rtt="...)
+		b = strconv.AppendInt(b, rtt, 10)
+		b = append(b, "i,lateness="...)
+		b = strconv.AppendInt(b, late, 10)
+		b = append(b, "i,host_delay="...)
+		b = strconv.AppendInt(b, delay, 10)
+		b = append(b, "i "...)
+		b = strconv.AppendInt(b, second+p.phase+late, 10)
+		b = append(b, '\n')
+	}
+	return b
+}
+
+// tags are those of an agent's series, with the measurement before them.
+func (l *feeder) tags() []string {
+	list := make([]string, feederSeries)
+	for i := range list {
+		at := feederTarget(int(l.epoch-1), i)
+		list[i] = fmt.Sprintf("ingest,agent=%s,target=%s,port=%d", l.name, at.Addr(), at.Port())
+	}
+	return list
 }
 
 // putVarint4 writes a number from 2^21 to 2^28, and putVarint3 one from 2^14 to 2^21.
@@ -172,13 +212,6 @@ func (encoded) Unmarshal(data mem.BufferSlice, v any) error {
 	return proto.Unmarshal(data.Materialize(), v.(proto.Message))
 }
 
-// dialFeeder connects an agent.
-func dialFeeder(controller string, who identity.Source) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+controller, grpc.WithTransportCredentials(identity.ClientCredentials(who)),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(encoded{})),
-		grpc.WithWriteBufferSize(128<<10), grpc.WithReadBufferSize(4<<10))
-}
-
 // session opens the agent's, and is welcomed.
 func (l *feeder) session(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
 	st, err := conn.NewStream(ctx, &synmeshv1.AgentService_ServiceDesc.Streams[0], synmeshv1.AgentService_Session_FullMethodName)
@@ -201,10 +234,39 @@ func (l *feeder) session(ctx context.Context, conn *grpc.ClientConn) (grpc.Clien
 	}
 }
 
-// report sends one report after the other, each when the one before is acknowledged, until the
-// context ends. The last is waited for.
-func (l *feeder) report(ctx context.Context, st grpc.ClientStream, acknowledged func(results int)) error {
-	for ctx.Err() == nil {
+// pace says when an agent reports. The zero value is one report after the other, each when the one
+// before is acknowledged.
+type pace struct {
+	first time.Time     // when the first report is due
+	every time.Duration // 0: as fast as possible
+	most  int           // reports; 0: without end
+}
+
+// wait waits until the n-th report is due, which may have been long ago, and returns when that was.
+func (p pace) wait(ctx context.Context, n int) (due time.Time, ok bool) {
+	if p.most > 0 && n >= p.most || ctx.Err() != nil {
+		return due, false
+	}
+	if p.every == 0 {
+		return time.Now(), true
+	}
+	due = p.first.Add(time.Duration(n) * p.every)
+	select {
+	case <-time.After(time.Until(due)):
+		return due, true
+	case <-ctx.Done():
+		return due, false
+	}
+}
+
+// report reports until the context ends, or it has done so often enough. The last report is waited
+// for. With each, acknowledged gets how long ago it was due.
+func (l *feeder) report(ctx context.Context, st grpc.ClientStream, p pace, acknowledged func(results int, after time.Duration)) error {
+	for n := 0; ; n++ {
+		due, ok := p.wait(ctx, n)
+		if !ok {
+			return nil
+		}
 		l.measure()
 		if err := st.SendMsg([][]byte{l.head, l.blocks}); err != nil {
 			return errors.Join(err, st.RecvMsg(&synmeshv1.SessionResponse{})) // which tells why
@@ -212,9 +274,8 @@ func (l *feeder) report(ctx context.Context, st grpc.ClientStream, acknowledged 
 		if err := l.acknowledged(st); err != nil {
 			return err
 		}
-		acknowledged(feederSeries)
+		acknowledged(feederSeries, time.Since(due))
 	}
-	return nil
 }
 
 func (l *feeder) acknowledged(st grpc.ClientStream) error {

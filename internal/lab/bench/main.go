@@ -26,7 +26,7 @@ import (
 )
 
 // within bounds the whole program.
-const within = 10 * time.Minute
+const within = 15 * time.Minute
 
 func main() {
 	if ran, err := childMain(os.Stdout); ran {
@@ -39,9 +39,11 @@ func main() {
 	o := full
 	quick := flag.Bool("quick", false, "a smoke test of some seconds, whose figures mean little")
 	targets := flag.Int("targets", 0, fmt.Sprintf("how many targets the rate is measured with: a power of two, %d at most", maxTargets))
-	only := flag.String("only", "", "measure these `sections` only, of accuracy, rate, bystander, steady and ingest, with commas between them")
+	only := flag.String("only", "", "measure these `sections` only, of accuracy, rate, bystander, steady, ingest and latency, with commas between them")
 	agents := flag.Int("agents", 0, "how many agents ingest has")
-	length := flag.Duration("length", 0, "how long they report")
+	length := flag.Duration("length", 0, "how long they report, and how long latency is measured")
+	rate := flag.Float64("rate", 0, "results a second that the agents of ingest report in all, instead of as many as possible")
+	reports := flag.Int("reports", 0, "how many reports of each agent are given to other stores, too")
 	rounds := flag.Int("rounds", 0, "how often the rate is measured; the best one counts")
 	profiles := flag.String("profiles", "", "write CPU profiles of the engine, as the rate is measured, to this `folder`")
 	file := flag.String("write", "", "write the page to this `file`, too")
@@ -62,7 +64,13 @@ func main() {
 		o.ingest = *agents
 	}
 	if *length > 0 {
-		o.ingestFor = *length
+		o.ingestFor, o.latencyFor = *length, *length
+	}
+	if *reports > 0 {
+		o.stored = *reports
+	}
+	if *rate > 0 {
+		o.ingestRate = *rate
 	}
 	o.profiles = *profiles
 	if *only != "" {
@@ -122,6 +130,7 @@ func run(ctx context.Context, o options, progress io.Writer) (p *page, err error
 		{o.slice > 0, b.bystander},
 		{o.seconds > 0, b.steady},
 		{o.ingest > 0, b.ingest},
+		{o.latencyFor > 0, b.latency},
 	} {
 		if section.wanted {
 			if err := section.measure(ctx, p); err != nil {

@@ -20,6 +20,9 @@ type options struct {
 	seconds    int           // steady: rounds, a second apart
 	ingest     int           // ingest: agents
 	ingestFor  time.Duration // ingest: how long they report
+	ingestRate float64       // ingest: results a second, of all agents; 0: as fast as possible
+	stored     int           // ingest: reports of each agent, for Synmesh and others
+	latencyFor time.Duration // latency: how long it is measured at a time
 	patience   time.Duration // how long to wait in all for the machine to be quiet
 	profiles   string        // the folder for profiles of the engine, if they are wanted
 }
@@ -28,12 +31,12 @@ var (
 	full = options{
 		probes: 2000, peerProbes: 300, targets: maxTargets, rounds: 5,
 		slice: 300 * time.Millisecond, slices: 30, steady: 1000, seconds: 20,
-		ingest: 500, ingestFor: time.Minute, patience: time.Minute,
+		ingest: 500, ingestFor: time.Minute, stored: 20, latencyFor: 30 * time.Second, patience: time.Minute,
 	}
 	smoke = options{
 		probes: 300, peerProbes: 50, targets: 1 << 12, rounds: 1,
 		slice: 100 * time.Millisecond, slices: 3, steady: 100, seconds: 2,
-		ingest: 10, ingestFor: 2 * time.Second,
+		ingest: 10, ingestFor: 2 * time.Second, stored: 3, latencyFor: 3 * time.Second,
 	}
 )
 
@@ -52,10 +55,10 @@ func (o *options) keep(sections []string) error {
 	wanted := make(map[string]bool)
 	for _, s := range sections {
 		switch s {
-		case "accuracy", "rate", "bystander", "steady", "ingest":
+		case "accuracy", "rate", "bystander", "steady", "ingest", "latency":
 			wanted[s] = true
 		default:
-			return fmt.Errorf("there is no section %q; the sections are accuracy, rate, bystander, steady and ingest", s)
+			return fmt.Errorf("there is no section %q; the sections are accuracy, rate, bystander, steady, ingest and latency", s)
 		}
 	}
 	if !wanted["accuracy"] {
@@ -72,6 +75,9 @@ func (o *options) keep(sections []string) error {
 	}
 	if !wanted["ingest"] {
 		o.ingest = 0
+	}
+	if !wanted["latency"] {
+		o.latencyFor = 0
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ type peers struct {
 }
 
 var (
-	askVersion  = map[string]string{"hping3": "-v", "nping": "--version", "scamper": "-v", "masscan": "--version", "zmap": "--version"}
-	peerNames   = []string{"hping3", "nping", "scamper", "masscan", "zmap"}
+	askVersion  = map[string]string{"hping3": "-v", "nping": "--version", "scamper": "-v", "masscan": "--version", "zmap": "--version", victoriaProgram: "-version"}
+	peerNames   = []string{"hping3", "nping", "scamper", "masscan", "zmap", victoriaProgram}
 	versionText = regexp.MustCompile(`\b\d+\.\d+[-.\w]*|\b\d{8}\b`)
 )
 
