@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/synmesh/synmesh/controller"
 	"github.com/synmesh/synmesh/controller/metrics"
@@ -31,9 +32,7 @@ func main() {
 }
 
 func command() *cobra.Command {
-	var cfg controller.Config
-	var advertise, gossipListen, measurements string
-	var otlp metrics.OTLP
+	var o options
 	c := &cobra.Command{
 		Use:   "probe-controller --data FOLDER",
 		Short: "Plan, collect and serve what agents measure",
@@ -47,29 +46,10 @@ admin's context file FOLDER/operator.yaml, for probectl --context. With --tls-ce
 URI: spiffe://FLEET/controller/NAME, spiffe://FLEET/agent/NAME, or
 spiffe://FLEET/user/ROLE/NAME with viewer, operator or admin for a role.`,
 		Version: version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if advertise != "" {
-				if cfg.Advertise, err = netip.ParseAddr(advertise); err != nil {
-					return fmt.Errorf("--advertise %q is not an IP address", advertise)
-				}
-			}
-			if cfg.Gossip.Listen, err = netip.ParseAddrPort(gossipListen); err != nil {
-				return fmt.Errorf("--gossip-listen %q is not ADDRESS:PORT, as in 0.0.0.0:7946", gossipListen)
-			}
-			if measurements != "" {
-				if cfg.Measurements, err = measurement.ReadFile(measurements); err != nil {
-					return err
-				}
-			}
-			if cfg.Name == "" {
-				if cfg.Name, err = os.Hostname(); err != nil {
-					return fmt.Errorf("no --name is given, and the host has none: %w", err)
-				}
-			}
-			if otlp.Endpoint != "" {
-				cfg.OTLP = &otlp
-			} else if otlp != (metrics.OTLP{Interval: metrics.DefaultInterval}) {
-				return errors.New("--otlp-... says how to push metrics, and not where to; name a collector with --otlp-endpoint")
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.config()
+			if err != nil {
+				return err
 			}
 			cfg.Version, cfg.Logger = version, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			ctl, err := controller.New(cfg)
@@ -79,25 +59,64 @@ spiffe://FLEET/user/ROLE/NAME with viewer, operator or admin for a role.`,
 			return ctl.Run(cmd.Context())
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&cfg.Name, "name", "", "name in the gossip, unique in the fleet (the host's name)")
-	f.StringVar(&cfg.DataDir, "data", "", "folder for the history, the registry and the CA")
-	historyFlags(f, &cfg.History)
-	f.StringVar(&cfg.Listen, "listen", controller.DefaultListen, "gRPC address, for agents and operators")
-	f.StringVar(&cfg.HTTP, "http", controller.DefaultHTTP, "address for JSON and metrics; an empty one serves none")
-	f.StringVar(&cfg.MetricsBy, "metrics-by", metrics.DefaultBy, "label of agents that metrics of probes are grouped by")
-	f.StringVar(&otlp.Endpoint, "otlp-endpoint", "", "collector that metrics are pushed to, as HOST:PORT; OTLP over gRPC and TLS")
-	f.StringVar(&otlp.CA, "otlp-ca", "", "PEM file with the roots of its certificate (those of the host)")
-	f.StringVar(&otlp.Headers, "otlp-headers-file", "", "file with a line NAME: VALUE for each header to send to it")
-	f.DurationVar(&otlp.Interval, "otlp-interval", metrics.DefaultInterval, "time between two pushes")
-	f.StringVar(&measurements, "measurements", "", "YAML file of measurements to plan")
-	f.StringArrayVar(&cfg.Gossip.Seeds, "join", nil, "any member of the fleet as HOST:PORT, to gossip with; may be repeated")
-	f.StringVar(&gossipListen, "gossip-listen", "0.0.0.0:7946", "address to gossip on")
-	f.StringVar(&advertise, "advertise", "", "IP address that others reach this host at")
-	f.StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM file with the controller's certificate, of an own PKI; it is watched for changes")
-	f.StringVar(&cfg.TLS.Key, "tls-key", "", "PEM file with its key")
-	f.StringVar(&cfg.TLS.Roots, "tls-roots", "", "PEM file with the roots that all certificates of the fleet lead to")
+	o.flags(c.Flags())
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key", "tls-roots")
 	c.AddCommand(operatorCommand(), checkCommand(), restoreCommand())
 	return c
+}
+
+// options are what the flags say.
+type options struct {
+	cfg                                   controller.Config
+	advertise, gossipListen, measurements string
+	otlp                                  metrics.OTLP
+}
+
+func (o *options) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.cfg.Name, "name", "", "name in the gossip, unique in the fleet (the host's name)")
+	f.StringVar(&o.cfg.DataDir, "data", "", "folder for the history, the registry and the CA")
+	historyFlags(f, &o.cfg.History)
+	f.StringVar(&o.cfg.Listen, "listen", controller.DefaultListen, "gRPC address, for agents and operators")
+	f.StringVar(&o.cfg.HTTP, "http", controller.DefaultHTTP, "address for JSON and metrics; an empty one serves none")
+	f.StringVar(&o.cfg.MetricsBy, "metrics-by", metrics.DefaultBy, "label of agents that metrics of probes are grouped by")
+	f.StringVar(&o.otlp.Endpoint, "otlp-endpoint", "", "collector that metrics are pushed to, as HOST:PORT; OTLP over gRPC and TLS")
+	f.StringVar(&o.otlp.CA, "otlp-ca", "", "PEM file with the roots of its certificate (those of the host)")
+	f.StringVar(&o.otlp.Headers, "otlp-headers-file", "", "file with a line NAME: VALUE for each header to send to it")
+	f.DurationVar(&o.otlp.Interval, "otlp-interval", metrics.DefaultInterval, "time between two pushes")
+	f.StringVar(&o.measurements, "measurements", "", "YAML file of measurements to plan")
+	f.StringArrayVar(&o.cfg.Gossip.Seeds, "join", nil, "any member of the fleet as HOST:PORT, to gossip with; may be repeated")
+	f.StringVar(&o.gossipListen, "gossip-listen", "0.0.0.0:7946", "address to gossip on")
+	f.StringVar(&o.advertise, "advertise", "", "IP address that others reach this host at")
+	f.StringVar(&o.cfg.TLS.Certificate, "tls-cert", "", "PEM file with the controller's certificate, of an own PKI; it is watched for changes")
+	f.StringVar(&o.cfg.TLS.Key, "tls-key", "", "PEM file with its key")
+	f.StringVar(&o.cfg.TLS.Roots, "tls-roots", "", "PEM file with the roots that all certificates of the fleet lead to")
+}
+
+// config checks what the flags say.
+func (o *options) config() (cfg controller.Config, err error) {
+	cfg = o.cfg
+	if o.advertise != "" {
+		if cfg.Advertise, err = netip.ParseAddr(o.advertise); err != nil {
+			return cfg, fmt.Errorf("--advertise %q is not an IP address", o.advertise)
+		}
+	}
+	if cfg.Gossip.Listen, err = netip.ParseAddrPort(o.gossipListen); err != nil {
+		return cfg, fmt.Errorf("--gossip-listen %q is not ADDRESS:PORT, as in 0.0.0.0:7946", o.gossipListen)
+	}
+	if o.measurements != "" {
+		if cfg.Measurements, err = measurement.ReadFile(o.measurements); err != nil {
+			return cfg, err
+		}
+	}
+	if cfg.Name == "" {
+		if cfg.Name, err = os.Hostname(); err != nil {
+			return cfg, fmt.Errorf("no --name is given, and the host has none: %w", err)
+		}
+	}
+	if o.otlp.Endpoint != "" {
+		cfg.OTLP = &o.otlp
+	} else if o.otlp != (metrics.OTLP{Interval: metrics.DefaultInterval}) {
+		return cfg, errors.New("--otlp-... says how to push metrics, and not where to; name a collector with --otlp-endpoint")
+	}
+	return cfg, nil
 }

@@ -3,15 +3,11 @@ package history
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
-	"os"
 	"sync"
 	"time"
-
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/synmesh/synmesh/internal/convert"
 	"github.com/synmesh/synmesh/probe"
@@ -90,42 +86,7 @@ func (s *Store) scanOutcomes(ctx context.Context, after Cursor, yield func(Outco
 	r := outcomeReaders.Get().(*outcomeReader)
 	defer outcomeReaders.Put(r)
 	r.next, r.end, r.window, r.page.limit = 0, math.MaxUint64, 0, 0
-	switch {
-	case after == nil:
-	case len(after) != keySize:
-		return fmt.Errorf("%w cursor %x", ErrInvalid, []byte(after))
-	default:
-		last := binary.BigEndian.Uint64(after)
-		r.next = max(last, last+1)
-	}
-	for done := (name{}); ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		p, err := s.placeAfter(done, r.next)
-		if err != nil || p.empty() {
-			return err
-		}
-		list, more, err := s.outcomes(r, p)
-		if errors.Is(err, os.ErrClosed) || errors.Is(err, os.ErrNotExist) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-			continue // as in scan
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
-		for o := range list {
-			if !yield(o, nil) {
-				return nil
-			}
-		}
-		switch {
-		case more:
-		case p.newest:
-			return nil
-		default:
-			done = p.name
-		}
-	}
+	return walk(ctx, s, &r.reader, after, func(p whereabouts) (iter.Seq[Outcomes], bool, error) { return s.outcomes(r, p) }, yield)
 }
 
 // outcomes reads the next ones of a place; more tells whether there are others.

@@ -89,6 +89,12 @@ func (s *Store) scan(ctx context.Context, want Filter, from, to time.Time, after
 	if !to.IsZero() {
 		r.end = nanoseconds(to)
 	}
+	return walk(ctx, s, &r, after, func(p whereabouts) (iter.Seq[Entry], bool, error) { return s.entries(&r, p, want) }, yield)
+}
+
+// walk goes through the places behind a cursor, and yields what read finds there; read moves the reader on, and
+// tells whether the place has more.
+func walk[T any](ctx context.Context, s *Store, r *reader, after Cursor, read func(whereabouts) (iter.Seq[T], bool, error), yield func(T, error) bool) error {
 	switch {
 	case after == nil:
 	case len(after) != keySize:
@@ -106,15 +112,15 @@ func (s *Store) scan(ctx context.Context, want Filter, from, to time.Time, after
 		if err != nil || p.empty() || p.start() >= r.end {
 			return err
 		}
-		entries, more, err := s.entries(&r, p, want)
+		list, more, err := read(p)
 		if errors.Is(err, os.ErrClosed) || errors.Is(err, os.ErrNotExist) || errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 			continue // deleted, archived, opened anew or closed since placeAfter
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		for e := range entries {
-			if !yield(e, nil) {
+		for v := range list {
+			if !yield(v, nil) {
 				return nil
 			}
 		}

@@ -125,23 +125,12 @@ func (f *fleet) stored(ctx context.Context, lately time.Duration) (open, all int
 
 // usage is the processor time of the agent so far, and its memory.
 func (f *fleet) usage() (cpu time.Duration, resident int64, err error) {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture of Linux that Go knows
-	proc := fmt.Sprintf("/proc/%d/", f.agent.cmd.Process.Pid)
-	stat, err := os.ReadFile(proc + "stat")
-	if err != nil {
+	pid := f.agent.cmd.Process.Pid
+	if cpu, err = processorTimeOf(pid); err != nil {
 		return 0, 0, err
 	}
-	_, rest, _ := bytes.Cut(stat, []byte(") ")) // what follows the name
-	var user, system int64
-	words := strings.Fields(string(rest))
-	if len(words) < 13 {
-		return 0, 0, fmt.Errorf("%sstat has %d fields", proc, len(words))
-	}
-	if _, err := fmt.Sscan(words[11]+" "+words[12], &user, &system); err != nil {
-		return 0, 0, err
-	}
-	kib, err := field(proc+"status", "VmRSS:", 1)
-	return time.Duration(user+system) * tick, kib << 10, err
+	kib, err := field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:", 1)
+	return cpu, kib << 10, err
 }
 
 func (f *fleet) close() error {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -225,22 +224,6 @@ func (r *receiver) sessions(ctx context.Context) ([]grpc.ClientStream, error) {
 // usage is the processor time of the controller so far.
 func (r *receiver) usage() (time.Duration, error) {
 	return processorTimeOf(r.program.Process.Pid)
-}
-
-// processorTimeOf is what another process has used.
-func processorTimeOf(pid int) (time.Duration, error) {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture of Linux that Go knows
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	words := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	var user, system int64
-	if len(words) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(words))
-	}
-	_, err = fmt.Sscan(words[11]+" "+words[12], &user, &system)
-	return time.Duration(user+system) * tick, err
 }
 
 // peakOf is how much memory another process has had resident at most.
