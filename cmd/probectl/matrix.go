@@ -29,7 +29,8 @@ func (a *app) matrixCommand() *cobra.Command {
 		Use:   "matrix MEASUREMENT",
 		Short: "Show a mesh as a matrix, grouped by a label",
 		Long: `matrix shows what the agents of one group (a row) measured to those of another
-(a column). By default a cell is the median round trip of the last 5 minutes.`,
+(a column). By default a cell is the median round trip of the last 5 minutes; quantiles are
+within 1 % of the exact ones.`,
 		Example: `  probectl matrix mesh --by dc
   probectl matrix mesh --by dc --stat loss --window 1h
   probectl matrix mesh --by dc --columns site -o json`,
@@ -63,7 +64,7 @@ func (a *app) matrixCommand() *cobra.Command {
 	f.StringVar(&by, "by", "dc", "label that agents are grouped by")
 	f.StringVar(&columns, "columns", "", "label that the agents which are measured are grouped by (as in --by)")
 	f.StringVar(&statistic, "stat", "p50", "what a cell shows: min, p50, p99, max, loss or sent")
-	f.Var(&window, "window", "how far to look back")
+	f.Var(&window, "window", "how far to look back, in whole minutes")
 	a.outputFlagOf(c, append(slices.Clone(formats), asParquet)...)
 	return c
 }

@@ -78,13 +78,12 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	window := fmt.Sprint(int(meshFor.Seconds()), "s")
-	if err := op.say(ctx, "matrix", "mesh", "--by", "dc", "--window", window); err != nil {
+	if err := op.say(ctx, "matrix", "mesh", "--by", "dc", "--window", "1m"); err != nil {
 		return err
 	}
-	cells, err := op.matrix(ctx, "matrix", "mesh", "--by", "dc", "--window", window, "-o", "json")
+	measured, err := op.roundTrips(ctx)
 	if err != nil {
 		return err
 	}
-	return n.judge(out, cells)
+	return n.judge(out, measured)
 }
