@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// tellAttempts bounds how often an update is tried. Each but the last has met
+// an accusation that came within the microsecond.
+const tellAttempts = 100
+
 // SetAnnouncement tells the others what a controller signed of us, from now on.
 // It refuses what they would not believe: one for another name or another
 // address, one that has ended, and one older than what is told already. It
@@ -21,8 +25,9 @@ func (g *Gossip) SetAnnouncement(a Announcement) error {
 	if !news || g.list == nil {
 		return nil
 	}
-	// Its one error is that the time was too short to send it to anybody.
-	_ = g.list.UpdateNode(time.Nanosecond)
+	if err := g.tell(); err != nil {
+		return fmt.Errorf("gossip: our announcement: %w", err)
+	}
 	if first {
 		select {
 		case g.introduced <- struct{}{}:
@@ -30,6 +35,21 @@ func (g *Gossip) SetAnnouncement(a Announcement) error {
 		}
 	}
 	return nil
+}
+
+// tell has memberlist list what is told of us now. memberlist drops an update
+// without a word when it refutes an accusation at the same moment, which is
+// what one who comes back after a crash does first; so it is asked until it has
+// listed it. g.mu is held.
+func (g *Gossip) tell() error {
+	for range tellAttempts {
+		// Its one error is that the time was too short to send it to anybody.
+		_ = g.list.UpdateNode(time.Nanosecond)
+		if g.fleet.isTold() {
+			return nil
+		}
+	}
+	return fmt.Errorf("others accuse us of being dead faster than we can tell it; it failed %d times", tellAttempts)
 }
 
 // SetTrusted believes announcements by these keys, and by no other from now on:

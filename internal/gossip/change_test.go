@@ -2,8 +2,11 @@ package gossip
 
 import (
 	"crypto/ed25519"
+	"net"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +51,32 @@ func TestAnnouncementIsReplacedLive(t *testing.T) {
 	if _, err := a.Wait(soon(t), func(peers []Peer) bool { return len(peers) == 1 && peers[0].Labels["dc"] == "nyc" }); err != nil {
 		t.Errorf("a sees %+v: %v", a.Peers(), err)
 	}
+}
+
+// memberlist drops an update that meets a refutation of its own.
+func TestAnnouncementAmidAccusationsIsTold(t *testing.T) {
+	a := run(t, agentConfig("a"))
+	to, err := net.Dial("udp", a.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	var accusing sync.WaitGroup
+	var enough atomic.Bool
+	accusing.Go(func() {
+		for i := uint32(1); !enough.Load(); i++ {
+			to.Write(alive(t, 1000*i, "a", netip.MustParseAddrPort(a.addr), nil))
+		}
+	})
+	for range 2000 {
+		a.announce(t)
+		if !a.fleet.isTold() {
+			t.Error("memberlist tells something else of us")
+			break
+		}
+	}
+	enough.Store(true)
+	accusing.Wait()
 }
 
 func TestAnnouncementOfALifeBeforeIsToldAgain(t *testing.T) {

@@ -25,6 +25,7 @@ type fleet struct {
 	mu       sync.Mutex
 	closed   bool
 	own      Announcement // what we tell; empty while we only listen
+	listed   []byte       // what memberlist tells of us; own, but for a moment
 	trust    *trust
 	members  map[string]member
 	lost     lost
@@ -171,13 +172,14 @@ func (f *fleet) NotifyConflict(existing, other *memberlist.Node) {
 }
 
 func (f *fleet) put(n *memberlist.Node) {
-	addr, err := addrOf(n)
-	if n.Name == f.self || err != nil {
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if n.Name == f.self {
+		f.listed = bytes.Clone(n.Meta)
+		return
+	}
+	addr, err := addrOf(n)
+	if f.closed || err != nil {
 		return
 	}
 	said, r := f.trust.check(n.Name, addr, n.Meta, time.Now())
@@ -190,6 +192,13 @@ func (f *fleet) put(n *memberlist.Node) {
 	if !before.believed || !equal(before.said.peer, said.peer) {
 		f.wake()
 	}
+}
+
+// isTold tells whether memberlist has taken up what we tell.
+func (f *fleet) isTold() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return bytes.Equal(f.listed, f.own)
 }
 
 func (f *fleet) wake() {

@@ -266,7 +266,7 @@ func TestAWatchFilters(t *testing.T) {
 	for _, name := range []string{"fra-1", "nyc-1"} {
 		b.fleet.Connect(fleet.Agent{Name: name, Labels: map[string]string{"dc": name[:3]}}, &synmeshv1.SessionResponse{})
 	}
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		filter *synmeshv1.SeriesFilter
 		want   string
 	}{
@@ -286,7 +286,7 @@ func TestAWatchFilters(t *testing.T) {
 		stream, leave := watch(t, b.client, &synmeshv1.WatchRequest{Filter: tt.filter})
 		cursor := receive(t, stream).GetCursor()
 		leave()
-		sequence := uint64(begin.UnixNano())
+		sequence := uint64(i + 1)
 		b.append(t, "fra-1", sequence, append(apitest.Results(mesh, "db:1", begin, 1), apitest.Results(mesh, "nyc-1", begin, 1)...))
 		b.append(t, "nyc-1", sequence, append(apitest.Results(mesh, "db:1", begin, 1), apitest.Results(mesh, "fra-1", begin, 1)...))
 		b.append(t, "gone", sequence, apitest.Results(mesh, "fra-1", begin, 1))
