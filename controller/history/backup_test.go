@@ -92,6 +92,26 @@ func TestABackupTakenWhileReportsComeHasAllThatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// The file that is written to is read through one handle, and bbolt opens others for copies.
+func TestABackupLeavesTheNewestFileReadable(t *testing.T) {
+	s := start(t, Config{Dir: t.TempDir()})
+	for i := range uint64(3) {
+		add(t, s, "a", 1, i+1)
+		backedUp(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		n := uint64(0)
+		for e, err := range s.Scan(ctx, time.Time{}, time.Time{}, nil) {
+			if n++; err != nil || e.Report.GetSequence() != n {
+				t.Fatalf("after the backup, report %d is %+v, %v", n, e, err)
+			}
+		}
+		cancel()
+		if n != i+1 {
+			t.Fatalf("after the backup there are %d reports, want %d", n, i+1)
+		}
+	}
+}
+
 func TestABackupEndsWhenItCannotBeWritten(t *testing.T) {
 	s := start(t, Config{Dir: t.TempDir()})
 	add(t, s, "a", 1, 1)

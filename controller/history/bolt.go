@@ -45,7 +45,9 @@ func openBolt(path string, lockWait time.Duration, maxSize int) (*bolt, error) {
 		NoFreelistSync: false,
 		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
 			f, err = os.OpenFile(name, flag, mode)
-			b.handle = f
+			if b.handle == nil { // bbolt asks again for each copy that it makes
+				b.handle = f
+			}
 			return f, err
 		},
 	}
