@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/synmesh/synmesh/controller/api/backups"
 	"github.com/synmesh/synmesh/controller/backup"
 	"github.com/synmesh/synmesh/internal/identity"
 )
@@ -35,7 +36,7 @@ type backedUp interface {
 func (c *Controller) backup(ctx context.Context, actor identity.Identity, w io.Writer) error {
 	kept, ok := c.history.(backedUp)
 	if !ok {
-		return errors.New("the history is not kept in the data folder; it is backed up where it is kept")
+		return backups.ErrElsewhere
 	}
 	if err := c.registry.Record(actor, "take backup", c.trust.self.String(), ""); err != nil {
 		return err

@@ -162,7 +162,7 @@ func TestAControllerWithAHistoryInMemory(t *testing.T) {
 	if n := c.list(t, "runs/a"); n != 40 {
 		t.Errorf("%d results are stored, want 40", n)
 	}
-	if _, err := c.backedUp(t); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "where it is kept") {
+	if _, err := c.backedUp(t); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "where it is kept") {
 		t.Errorf("a backup of what is not on the disk: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, "history")); !os.IsNotExist(err) {

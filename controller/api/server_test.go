@@ -190,6 +190,20 @@ func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
 			return err
 		}
 	}
+	token := func(agent string, ttl time.Duration) func(context.Context, *bench) error {
+		return func(ctx context.Context, b *bench) error {
+			_, err := synmeshv1.NewIdentityServiceClient(b.conn).CreateToken(ctx, &synmeshv1.CreateTokenRequest{Agent: agent, Ttl: durationpb.New(ttl)})
+			return err
+		}
+	}
+	user := func(name string, role synmeshv1.Role, ttl time.Duration) func(context.Context, *bench) error {
+		return func(ctx context.Context, b *bench) error {
+			_, err := synmeshv1.NewIdentityServiceClient(b.conn).CreateUser(ctx, &synmeshv1.CreateUserRequest{
+				Name: name, Role: role, Ttl: durationpb.New(ttl), CertificateRequest: []byte("x")})
+			return err
+		}
+	}
+	const viewer, year = synmeshv1.Role_ROLE_VIEWER, 365 * 24 * time.Hour
 	tests := []struct {
 		name  string
 		call  func(context.Context, *bench) error
@@ -215,6 +229,19 @@ func TestRequestsAreHeldToTheRulesOfTheProtoFiles(t *testing.T) {
 			_, err := synmeshv1.NewFleetServiceClient(b.conn).ListAgents(ctx, &synmeshv1.ListAgentsRequest{PageSize: 10_001})
 			return err
 		}, "page_size"},
+		{"a token for a bad name", token("fra 1", time.Hour), "agent: "},
+		{"a token of no time", token("fra-1", time.Second-1), "ttl: "},
+		{"a token of more than a week", token("fra-1", 7*24*time.Hour+1), "ttl: "},
+		{"a person with a bad name", user("ada/admin", viewer, time.Hour), "name: "},
+		{"a person without a role", user("ada", synmeshv1.Role_ROLE_UNSPECIFIED, time.Hour), "role: "},
+		{"a person with a role that there is not", user("ada", 9, time.Hour), "role: "},
+		{"a person of less than a minute", user("ada", viewer, time.Minute-1), "ttl: "},
+		{"a person of more than a year", user("ada", viewer, year+1), "ttl: "},
+		{"a person of a year with a bad request", user("ada", viewer, year), "certificate request: "},
+		{"a ban without a reason", func(ctx context.Context, b *bench) error {
+			_, err := synmeshv1.NewIdentityServiceClient(b.conn).BanAgent(ctx, &synmeshv1.BanAgentRequest{Agent: "nyc-1"})
+			return err
+		}, "reason: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -23,7 +23,13 @@ import (
 // connection to it. Both end with the test.
 func Dial(t testing.TB, register func(grpc.ServiceRegistrar)) *grpc.ClientConn {
 	t.Helper()
-	server := grpc.NewServer()
+	return Connect(t, serve(t, register, insecure.NewCredentials()), insecure.NewCredentials())
+}
+
+// serve serves what register adds, over a pipe in memory, until the test ends.
+func serve(t testing.TB, register func(grpc.ServiceRegistrar), as credentials.TransportCredentials) *bufconn.Listener {
+	t.Helper()
+	server := grpc.NewServer(grpc.Creds(as), grpc.WaitForHandlers(true))
 	register(server)
 	pipe := bufconn.Listen(64 << 10)
 	served := make(chan error, 1)
@@ -34,7 +40,7 @@ func Dial(t testing.TB, register func(grpc.ServiceRegistrar)) *grpc.ClientConn {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return Connect(t, pipe, insecure.NewCredentials())
+	return pipe
 }
 
 // Connect returns a connection to whoever serves the pipe. It ends with the test.

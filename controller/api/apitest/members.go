@@ -94,6 +94,17 @@ func (i issuer) Issue(id identity.Identity, key *ecdsa.PublicKey, life time.Dura
 	return chain, nil
 }
 
+// Serve serves what register adds as the fleet's controller, over a pipe in memory, and
+// returns what connects somebody to it. Nobody but the service asks who that is. All end with the test.
+func (m *Members) Serve(register func(grpc.ServiceRegistrar)) (as func(*identity.Credentials) *grpc.ClientConn) {
+	m.t.Helper()
+	pipe := serve(m.t, register, identity.ServerCredentials(m.Self))
+	return func(who *identity.Credentials) *grpc.ClientConn {
+		m.t.Helper()
+		return Connect(m.t, pipe, identity.ClientCredentials(identity.Fixed(who)))
+	}
+}
+
 // actor is who lets everybody in.
 func (m *Members) actor() identity.Identity {
 	return identity.Identity{Fleet: m.CA.Fleet(), Kind: identity.Controller, Name: "controller"}

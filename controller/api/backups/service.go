@@ -4,6 +4,7 @@ package backups
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 
 	"google.golang.org/grpc"
@@ -12,6 +13,9 @@ import (
 	"github.com/synmesh/synmesh/internal/identity"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
+
+// ErrElsewhere is the error of a Taker that has not all that the controller keeps.
+var ErrElsewhere = errors.New("the history is not kept in the data folder; back it up where it is kept")
 
 // Taker writes a backup in somebody's name.
 type Taker func(ctx context.Context, actor identity.Identity, w io.Writer) error
@@ -49,10 +53,13 @@ func (s *service) Backup(_ *synmeshv1.BackupRequest, st grpc.ServerStreamingServ
 	if err == nil {
 		err = w.Flush()
 	}
-	if err != nil && st.Context().Err() == nil {
-		return fault.Unavailable("the backup is not complete, and of no use: %v", err)
+	switch {
+	case err == nil || st.Context().Err() != nil:
+		return err
+	case errors.Is(err, ErrElsewhere):
+		return fault.Precondition("there is no backup: %w", err)
 	}
-	return err
+	return fault.Unavailable("the backup is not complete, and of no use: %w", err)
 }
 
 // parts sends what is written to it, a message each time.
