@@ -84,6 +84,7 @@ type Controller struct {
 	history  History
 	registry *registry.Registry
 	fleet    *fleet.Fleet
+	roster   *roster
 	gossip   *gossip.Gossip
 }
 
@@ -111,6 +112,9 @@ func (c *Controller) open() (err error) {
 	}
 	c.registry, err = registry.Open(c.trust.registry(registry.Config{Dir: filepath.Join(c.cfg.DataDir, registryFolder), Logger: c.cfg.Logger}))
 	if err != nil {
+		return err
+	}
+	if c.roster, err = openRoster(c.fleet, c.registry, c.cfg.Logger); err != nil {
 		return err
 	}
 	if c.herald, err = openHerald(c.cfg.DataDir, c.trust, c.cfg.Logger); err != nil {
@@ -224,6 +228,7 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return c.herald.run(ctx, c.gossip.SetKeys) })
 	g.Go(func() error { return c.trust.run(ctx, c) })
 	g.Go(func() error { return tables.run(ctx) })
+	g.Go(func() error { return c.roster.run(ctx) })
 	for _, run := range outside {
 		g.Go(func() error { return run(ctx) })
 	}

@@ -120,10 +120,7 @@ func viewOf(m *synmeshv1.Agent) agentView {
 		}
 		v.Refused[r.GetSource()] = r.GetReason()
 	}
-	if m.GetConnectTime() != nil {
-		connect, seen := m.GetConnectTime().AsTime(), m.GetLastSeenTime().AsTime()
-		v.Connect, v.LastSeen = &connect, &seen
-	}
+	v.Connect, v.LastSeen = instant(m.GetConnectTime()), instant(m.GetLastSeenTime())
 	return v
 }
 

@@ -23,7 +23,7 @@ type State uint8
 // The states.
 const (
 	Connected    State = iota + 1 // it holds a session
-	Disconnected                  // it had one
+	Disconnected                  // it had one, maybe with the controller before a restart
 	Gossiped                      // gossip tells of it, and it never had one
 )
 
@@ -119,6 +119,18 @@ func (f *Fleet) Connect(a Agent, first *synmeshv1.SessionResponse) *Session {
 		old.session.End(Newer)
 	}
 	return s
+}
+
+// Recall makes agents known that had sessions with a controller before this one, as if these had
+// ended; when, LastSeen says. It is for before the first session.
+func (f *Fleet) Recall(agents []Agent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range agents {
+		a.State = Disconnected
+		f.agents[a.Name] = &member{a, nil}
+	}
+	f.notify()
 }
 
 // Send queues a message and returns at once. If the agent takes so little that

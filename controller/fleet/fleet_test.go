@@ -249,3 +249,30 @@ func TestManyMayComeAndGo(t *testing.T) {
 		t.Errorf("%d sessions began, want 1600", f.sessions)
 	}
 }
+
+func TestWhoWasThereBeforeARestartIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New()
+		changed := f.Changed()
+		f.Recall([]Agent{
+			{Name: "fra-1", Labels: map[string]string{"dc": "fra"}, LastSeen: time.Now()},
+			{Name: "nyc-1", Labels: map[string]string{"dc": "nyc"}, LastSeen: time.Now().Add(-Forget + time.Minute), State: Connected},
+			{Name: "sin-1", LastSeen: time.Now().Add(-Forget - 1)},
+		})
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody is told")
+		}
+		f.SetGossiped([]Agent{{Name: "fra-1"}})
+		wantList(t, f, "", "fra-1 disconnected", "nyc-1 disconnected")
+		wantList(t, f, "dc=fra", "fra-1 disconnected")
+		if f.Session("fra-1") != nil {
+			t.Error("it has a session")
+		}
+		connect(f, "fra-1")
+		time.Sleep(2 * time.Minute)
+		f.SetGossiped(nil)
+		wantList(t, f, "", "fra-1 connected")
+	})
+}

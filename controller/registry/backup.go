@@ -71,6 +71,7 @@ func (t *tx) check() (entries int, err error) {
 		each(t.Bucket(tokensBucket), func(string, *token) error { entries++; return nil }),
 		each(t.Bucket(agentsBucket), func(name string, _ *agent) error { entries++; return identity.CheckName(name) }),
 		each(t.Bucket(usersBucket), func(name string, _ *user) error { entries++; return identity.CheckName(name) }),
+		t.eachSeen(func(name string, _ *Seen) error { entries++; return identity.CheckName(name) }),
 	)
 	if err != nil {
 		return entries, fmt.Errorf("%w: %w", ErrDamaged, err)

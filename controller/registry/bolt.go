@@ -27,6 +27,7 @@ var (
 	usersBucket        = []byte("users")
 	measurementsBucket = []byte("measurements")
 	auditBucket        = []byte("audit")
+	seenBucket         = []byte("seen") // may be missing
 
 	formatKey   = []byte("format")
 	headKey     = []byte("audit head")

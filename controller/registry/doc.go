@@ -1,6 +1,6 @@
 // Package registry keeps who belongs to the fleet: tokens, agents, people, and
-// the audit log of every change; and the measurements that people have set. It
-// owns registry.db. Call Open; when nobody uses it any more, Close.
+// the audit log of every change; the measurements that people have set; and which
+// agents were there last, for a controller that starts again. It owns registry.db. Call Open; when nobody uses it any more, Close.
 //
 // Allowed is asked for every message, and answers from memory. Changed tells
 // when its answers may have changed.
@@ -19,7 +19,8 @@
 //
 // A bbolt file with the buckets "meta" (format, head of the audit log, revision
 // of the measurements), "tokens" (SHA-256 of the secret -> JSON), "agents" and
-// "users" (name -> JSON), "measurements" (name -> protobuf), and "audit" (number, 8 bytes, big endian -> JSON). Every entry of
+// "users" (name -> JSON), "measurements" (name -> protobuf), "seen" (name -> JSON; it is made with the first), and
+// "audit" (number, 8 bytes, big endian -> JSON). Every entry of
 // the audit log holds the SHA-256 of the one before it, number included, and
 // "meta" holds that of the last: an entry that was changed, taken out or cut off
 // is found. Somebody who can write to the file can make all of it anew; so note

@@ -63,7 +63,10 @@ func message(a fleet.Agent) *synmeshv1.Agent {
 		m.ClockOffset, m.ClockError = durationpb.New(a.ClockOffset), durationpb.New(a.ClockError)
 	}
 	if a.State != fleet.Gossiped {
-		m.ConnectTime, m.LastSeenTime = timestamppb.New(a.Connect), timestamppb.New(a.LastSeen)
+		m.LastSeenTime = timestamppb.New(a.LastSeen)
+	}
+	if !a.Connect.IsZero() { // of a session with a controller before this one, nobody knows
+		m.ConnectTime = timestamppb.New(a.Connect)
 	}
 	return m
 }

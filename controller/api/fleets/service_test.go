@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -30,6 +31,7 @@ func connect(f *fleet.Fleet, a fleet.Agent) *fleet.Session {
 
 func TestListAgentsTellsWhatIsKnown(t *testing.T) {
 	f, client := serve(t)
+	f.Recall([]fleet.Agent{{Name: "old-1", Responder: "10.0.0.4:7401", LastSeen: time.Now()}})
 	s := connect(f, fleet.Agent{Name: "fra-1", Labels: map[string]string{"dc": "fra"}, Version: "v1", Responder: "10.0.0.1:7401", Stamping: "tap"})
 	s.Heard(&synmeshv1.Heartbeat{Dropped: 3, Backlog: 4})
 	connect(f, fleet.Agent{Name: "nyc-1"}).End("gone")
@@ -43,13 +45,16 @@ func TestListAgentsTellsWhatIsKnown(t *testing.T) {
 		states = append(states, a.GetState())
 	}
 	if want := []synmeshv1.AgentState{synmeshv1.AgentState_AGENT_STATE_CONNECTED, synmeshv1.AgentState_AGENT_STATE_DISCONNECTED,
-		synmeshv1.AgentState_AGENT_STATE_GOSSIPED}; !slices.Equal(states, want) {
+		synmeshv1.AgentState_AGENT_STATE_DISCONNECTED, synmeshv1.AgentState_AGENT_STATE_GOSSIPED}; !slices.Equal(states, want) {
 		t.Fatalf("got the states %v, want %v", states, want)
 	}
-	fra, sin := resp.GetAgents()[0], resp.GetAgents()[2]
+	fra, old, sin := resp.GetAgents()[0], resp.GetAgents()[2], resp.GetAgents()[3]
 	if fra.GetName() != "fra-1" || fra.GetLabels()["dc"] != "fra" || fra.GetVersion() != "v1" || fra.GetResponder() != "10.0.0.1:7401" ||
 		fra.GetStamping() != "tap" || fra.GetDropped() != 3 || fra.GetBacklog() != 4 || fra.GetConnectTime() == nil || fra.GetLastSeenTime() == nil {
 		t.Errorf("got %v", fra)
+	}
+	if old.GetConnectTime() != nil || old.GetLastSeenTime() == nil || old.GetResponder() != "10.0.0.4:7401" {
+		t.Errorf("of one that was there before a restart it tells %v", old)
 	}
 	if sin.GetConnectTime() != nil || sin.GetLastSeenTime() != nil || sin.GetResponder() != "10.0.0.3:7401" {
 		t.Errorf("gossip told more than it could: %v", sin)
