@@ -3,6 +3,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -171,6 +173,63 @@ func TestPeopleMayDoWhatTheirRoleSays(t *testing.T) {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
 	if out := f.said("user", "list"); !strings.Contains(out, "left") {
+		t.Errorf("the users are\n%s", out)
+	}
+}
+
+// Other programs take PEM files; so does probectl, as from an own PKI.
+func TestAProgramGetsItsCertificateAsPEM(t *testing.T) {
+	f := newFleet(t)
+	folder, file := filepath.Join(t.TempDir(), "dashboard"), filepath.Join(t.TempDir(), "dashboard.yaml")
+	if out := f.said("user", "create", "dashboard", "--role", "viewer", "--pem", folder); out != "user/dashboard created: "+folder+"\n" {
+		t.Errorf("got %q", out) // and no key is printed
+	}
+	in := func(name string) string { return filepath.Join(folder, name) }
+	for _, name := range []string{keyPEM, certificatePEM, rootsPEM} {
+		must(t, identity.CheckPrivate(in(name)))
+	}
+	pair, err := tls.LoadX509KeyPair(in(certificatePEM), in(keyPEM))
+	must(t, err)
+	roots, err := os.ReadFile(in(rootsPEM))
+	must(t, err)
+	trusted, between := x509.NewCertPool(), x509.NewCertPool()
+	if !trusted.AppendCertsFromPEM(roots) {
+		t.Error("there are no roots")
+	}
+	for _, der := range pair.Certificate[1:] {
+		c, err := x509.ParseCertificate(der)
+		must(t, err)
+		between.AddCert(c)
+	}
+	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: trusted, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	must(t, err)
+	must(t, os.WriteFile(in("context.yaml"), []byte("certificate: "+certificatePEM+"\nkey: "+keyPEM+"\nroots: "+rootsPEM+"\n"), 0o600))
+	whoami := func(context string) string {
+		out, stderr, code := runOn(t, f.operator, "--controller", f.address(), "--context", context, "whoami")
+		if code != 0 {
+			t.Errorf("exit code %d, %q", code, stderr)
+		}
+		return out
+	}
+	if out := whoami(in("context.yaml")); !strings.Contains(out, "/user/viewer/dashboard until ") {
+		t.Errorf("got %q", out)
+	}
+
+	// The next ones take their place, and stand in a context as well.
+	f.said("user", "revoke", "dashboard", "--reason", "test")
+	if out := f.said("user", "create", "dashboard", "--role", "viewer", "--pem", folder, "--file", file); out != "user/dashboard created: "+file+", "+folder+"\n" {
+		t.Errorf("got %q", out)
+	}
+	if a, b := whoami(in("context.yaml")), whoami(file); a != b {
+		t.Errorf("the folder has %q, and the context %q", a, b)
+	}
+
+	// Where the key cannot be kept, nobody is made.
+	must(t, os.WriteFile(in("file"), nil, 0o600))
+	if _, stderr, code := f.probectl("user", "create", "lost", "--role", "viewer", "--pem", in("file")); code != exitUsage || !strings.Contains(stderr, "--pem") {
+		t.Errorf("into a file: exit code %d, %q", code, stderr)
+	}
+	if out := f.said("user", "list"); strings.Contains(out, "lost") {
 		t.Errorf("the users are\n%s", out)
 	}
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,17 +26,22 @@ func (a *app) userCommand() *cobra.Command {
 }
 
 func (a *app) createUserCommand() *cobra.Command {
-	var role, file string
+	var role, file, folder string
 	ttl := seconds(90 * 24 * time.Hour)
 	c := &cobra.Command{
-		Use:   "create NAME --role viewer|operator|admin --file FILE",
-		Short: "Make a context file for a person",
+		Use:   "create NAME --role viewer|operator|admin [--file FILE] [--pem FOLDER]",
+		Short: "Make a context file for a person, or PEM files for a program",
 		Long: `create makes a key, has the controller certify it, and writes a context file for
 a person. A viewer may read, an operator may measure, too, and an admin may say
 who belongs to the fleet. The key is in the file and nowhere else: hand it over
-as a secret.`,
-		Example: "  probectl user create alice --role operator --file alice.yaml",
-		Args:    oneArgument("NAME"),
+as a secret.
+
+For other programs, such as curl or a client of your own, --pem writes ` + certificatePEM + `
+(with those that it leads over), ` + keyPEM + ` and ` + rootsPEM + ` to a folder, and replaces
+what had these names there. With --file as well it is the same person in both.`,
+		Example: `  probectl user create alice --role operator --file alice.yaml
+  probectl user create dashboard --role viewer --pem ./dashboard`,
+		Args: oneArgument("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			asked, err := identity.ParseRole(role)
 			if err != nil {
@@ -42,30 +50,88 @@ as a secret.`,
 			if err := identity.CheckName(args[0]); err != nil {
 				return usage(err)
 			}
-			text, err := a.createUser(c.Context(), args[0], asked, time.Duration(ttl))
+			if folder != "" { // before there is a certificate that cannot be written
+				if err := identity.MakeFolder(folder); err != nil {
+					return usage(fmt.Errorf("--pem: %w", err))
+				}
+			}
+			state, err := a.createUser(c.Context(), args[0], asked, time.Duration(ttl))
 			if err != nil {
 				return err
 			}
-			if file == "" {
+			if file == "" && folder == "" {
+				text, err := a.contextOf(state)
+				if err != nil {
+					return err
+				}
 				_, err = a.out.Write(text)
 				return err
 			}
-			if err := identity.WriteFile(file, text); err != nil {
+			if err := a.saveUser(state, file, folder); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.out, "user/%s created: %s\n", args[0], file)
+			where := slices.DeleteFunc([]string{file, folder}, func(name string) bool { return name == "" })
+			fmt.Fprintf(a.out, "user/%s created: %s\n", args[0], strings.Join(where, ", "))
 			return nil
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&role, "role", "", "viewer, operator or admin")
 	f.Var(&ttl, "ttl", "how long the certificate lasts, at most 8760h")
-	f.StringVar(&file, "file", "", "file to write, for its owner alone (standard output)")
+	f.StringVar(&file, "file", "", "context file to write, for its owner alone (standard output, unless there is --pem)")
+	f.StringVar(&folder, "pem", "", "folder to write the parts to as PEM, for its owner alone")
 	return c
 }
 
-// createUser returns the context file of a new user.
-func (a *app) createUser(ctx context.Context, name string, role identity.Role, ttl time.Duration) (text []byte, err error) {
+// What --pem writes; in a context file the same stand as certificate, key and roots.
+const (
+	certificatePEM = "certificate.pem"
+	keyPEM         = "key.pem"
+	rootsPEM       = "roots.pem"
+)
+
+// contextOf returns the context file of a user.
+func (a *app) contextOf(s *identity.State) ([]byte, error) {
+	return contexts.Context{Controller: a.controller, State: s}.Encode()
+}
+
+// saveUser writes who somebody is, to each of the two that is named.
+func (a *app) saveUser(s *identity.State, file, folder string) error {
+	if file != "" {
+		text, err := a.contextOf(s)
+		if err != nil {
+			return err
+		}
+		if err := identity.WriteFile(file, text); err != nil {
+			return err
+		}
+	}
+	if folder != "" {
+		return writePEM(folder, s)
+	}
+	return nil
+}
+
+// writePEM writes who somebody is to a folder. Where it is cut off, the files do not fit together,
+// and nobody takes them.
+func writePEM(dir string, s *identity.State) error {
+	key, err := identity.EncodeKey(s.Key)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{keyPEM, key}, {certificatePEM, identity.EncodeCertificates(s.Chain...)}, {rootsPEM, identity.EncodeCertificates(s.Roots...)}} {
+		if err := identity.WriteFile(filepath.Join(dir, f.name), f.content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createUser makes a user, and returns who that is.
+func (a *app) createUser(ctx context.Context, name string, role identity.Role, ttl time.Duration) (_ *identity.State, err error) {
 	state := &identity.State{}
 	if state.Pending, err = identity.NewKey(); err != nil {
 		return nil, err
@@ -89,10 +155,7 @@ func (a *app) createUser(ctx context.Context, name string, role identity.Role, t
 	if issued.Roots, err = identity.ParseChain(resp.GetCredentials().GetRoots()); err != nil {
 		return nil, err
 	}
-	if err := state.Accept(issued); err != nil {
-		return nil, err
-	}
-	return contexts.Context{Controller: a.controller, State: state}.Encode()
+	return state, state.Accept(issued)
 }
 
 func (a *app) revokeUserCommand() *cobra.Command {

@@ -33,6 +33,10 @@ controller goes away it waits, and goes on with what was stored meanwhile; each 
 shown once. When it is interrupted it says with which cursor it would go on; a
 --cursor-file keeps that, and begins with it.
 
+A controller that cannot be reached at the start is an error, as for all commands: exit
+code 3. What is to run for ever is started again by whoever looks after services, with
+the same --cursor-file.
+
 ` + filterHelp,
 		Example: `  probectl watch mesh --from dc=nyc
   probectl watch -o jsonl --cursor-file mesh.cursor >> mesh.jsonl`,

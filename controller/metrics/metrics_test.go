@@ -250,6 +250,38 @@ func TestTheControllersOwnNumbersAreThere(t *testing.T) {
 	}
 }
 
+func TestWhatAgentsDropAndRefuseIsSummedUp(t *testing.T) {
+	b := measure(t, nil)
+	dropping := func(counts ...uint64) *synmeshv1.Heartbeat {
+		h := &synmeshv1.Heartbeat{}
+		for reason, n := range counts {
+			h.Drops = append(h.Drops, &synmeshv1.DropCount{Reason: synmeshv1.DropReason(reason), Results: n})
+		}
+		return h
+	}
+	h := dropping(0, 5, 2)
+	h.Refused, h.Backlog = []*synmeshv1.Refusal{{Source: "measurements/a"}, {Source: "measurements/b"}}, 7
+	b.fleet.Session("fra-1").Heard(h)
+	h = dropping(1, 10, 0, 0, 0, 3, 4, 8) // the last two are of a later version
+	h.Refused, h.Backlog = []*synmeshv1.Refusal{{Source: "measurements/a"}}, 1
+	b.fleet.Session("nyc-1").Heard(h)
+	b.fleet.Session("nyc-1").End("gone") // it has lost them all the same
+	f := b.gather()
+	for reason, want := range map[string]float64{"full": 15, "disk": 2, "rejected": 0, "corrupt": 0, "crash": 3, "other": 13} {
+		if got := value(f["synmesh_agents_dropped_results"], "reason", reason); got != want {
+			t.Errorf("%v results are dropped because of %s, want %v", got, reason, want)
+		}
+	}
+	if n := len(f["synmesh_agents_dropped_results"].GetMetric()); n != 6 {
+		t.Errorf("there are %d reasons", n)
+	}
+	for name, want := range map[string]float64{"synmesh_agents_refused_entries": 2, "synmesh_agents_backlog_results": 7} {
+		if got := value(f[name]); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+}
+
 func TestNamesFollowTheConventions(t *testing.T) {
 	b := measure(t, nil)
 	b.begin()

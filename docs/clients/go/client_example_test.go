@@ -6,16 +6,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -26,31 +25,22 @@ import (
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
-// readContext reads what probectl user create writes: the controller's address, and
-// who we are.
-func readContext(name string) (address string, config *tls.Config, err error) {
-	text, err := os.ReadFile(name)
+// readFolder reads who we are from what probectl user create --pem writes.
+func readFolder(dir string) (*tls.Config, error) {
+	own, err := tls.LoadX509KeyPair(filepath.Join(dir, "certificate.pem"), filepath.Join(dir, "key.pem"))
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	var file struct{ Controller, Identity string }
-	var identity struct{ Key, Certificates, Roots string }
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		return "", nil, errors.New("the context is no YAML") // more would show the key
-	}
-	if err := json.Unmarshal([]byte(file.Identity), &identity); err != nil {
-		return "", nil, fmt.Errorf("identity: %w", err)
-	}
-	own, err := tls.X509KeyPair([]byte(identity.Certificates), []byte(identity.Key))
+	text, err := os.ReadFile(filepath.Join(dir, "roots.pem"))
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(identity.Roots)) {
-		return "", nil, errors.New("the context has no roots")
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: there are no roots", dir)
 	}
 	fleet, _, err := nameOf(own.Leaf)
-	return file.Controller, tlsOf(own, roots, fleet), err
+	return tlsOf(own, roots, fleet), err
 }
 
 // tlsOf trusts controllers of the fleet, wherever they are.
@@ -160,11 +150,11 @@ func watchOnce(ctx context.Context, c synmeshv1.ResultServiceClient, req *synmes
 
 // It prints all results of a measurement as they come.
 func Example() {
-	address, config, err := readContext("alice.yaml")
+	config, err := readFolder("dashboard")
 	if err != nil {
 		log.Fatal(err)
 	}
-	conn, err := connect(address, config)
+	conn, err := connect("ctl.example:7400", config)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -41,6 +41,34 @@ func start(t *testing.T, dir, address string) (at string, stop func()) {
 	}
 }
 
+// operator returns who may do everything with a controller that has its data in a folder.
+func operator(t *testing.T, dir string) *identity.State {
+	t.Helper()
+	saved, err := contexts.Read(filepath.Join(dir, "operator.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return saved.State
+}
+
+// folder returns one with what probectl user create --pem writes.
+func folder(t *testing.T, s *identity.State) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	key, err := identity.EncodeKey(s.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{
+		"key.pem": key, "certificate.pem": identity.EncodeCertificates(s.Chain...), "roots.pem": identity.EncodeCertificates(s.Roots...),
+	} {
+		if err := identity.WriteFile(filepath.Join(dir, name), content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // report has an agent store results of these targets.
 func report(t *testing.T, address string, who *identity.Credentials, sequence uint64, targets ...string) {
 	t.Helper()
@@ -55,17 +83,13 @@ func report(t *testing.T, address string, who *identity.Credentials, sequence ui
 func TestTheClientGoesOnThroughARestart(t *testing.T) {
 	dir := t.TempDir()
 	address, stop := start(t, dir, "127.0.0.1:0")
-	file := filepath.Join(dir, "operator.yaml")
-	saved, err := contexts.Read(file)
+	admin := operator(t, dir)
+	credentials, err := admin.Credentials()
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := saved.Credentials()
-	if err != nil {
-		t.Fatal(err)
-	}
-	who := apitest.Enrol(t, address, admin, "fra-1")
-	_, config, err := readContext(file)
+	who := apitest.Enrol(t, address, credentials, "fra-1")
+	config, err := readFolder(folder(t, admin))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +153,7 @@ func TestAnErrorOfTheStoreEndsTheWatch(t *testing.T) {
 	dir := t.TempDir()
 	address, stop := start(t, dir, "127.0.0.1:0")
 	defer stop()
-	_, config, err := readContext(filepath.Join(dir, "operator.yaml"))
+	config, err := readFolder(folder(t, operator(t, dir)))
 	if err != nil {
 		t.Fatal(err)
 	}
