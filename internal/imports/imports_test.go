@@ -5,6 +5,8 @@ package imports_test
 import (
 	"encoding/json"
 	"errors"
+	"go/parser"
+	"go/token"
 	"io"
 	"io/fs"
 	"os"
@@ -37,6 +39,31 @@ func TestImportsRunDownward(t *testing.T) {
 				t.Error(v)
 			}
 		})
+	}
+}
+
+// Who copies a client from the documents has no more than the client has. They are examples,
+// which go list takes for tests, so they are read here.
+func TestClientsForOthersUseNothingInternal(t *testing.T) {
+	examples, err := filepath.Glob(filepath.Join(root, "docs/clients/go/*_example_test.go"))
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("there is no client to judge: %v", err)
+	}
+	for _, name := range examples {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var imports []string
+		for _, i := range file.Imports {
+			imports = append(imports, strings.Trim(i.Path.Value, `"`))
+		}
+		if !slices.Contains(imports, module+"/proto/synmesh/v1") {
+			t.Errorf("%s does not use the API", name)
+		}
+		for _, v := range violations([]listed{ours("docs/clients/go", imports...)}) {
+			t.Error(v)
+		}
 	}
 }
 
@@ -104,9 +131,15 @@ func TestRulesTakeWhatIsRight(t *testing.T) {
 		ours("agent", module+"/agent/spool", module+"/internal/convert", module+"/probe/engine"),
 		ours("controller/history", "go.etcd.io/bbolt"),
 		ours("controller/registry", "go.etcd.io/bbolt", module+"/internal/identity"),
-		ours("controller", module+"/controller/history", module+"/proto/synmesh/v1"),
+		ours("controller/history/memory", module+"/controller/history", module+"/controller/history/rollup"),
+		ours("controller/api/results", module+"/controller/history/rollup", module+"/controller/api/fault"),
+		ours("controller/api/apitest", module+"/controller/history/memory"),
+		ours("controller/api", module+"/controller/api/results", module+"/controller/fleet"),
+		ours("controller/web", module+"/controller/web/gateway/synmesh/v1", module+"/controller/api/access"),
+		ours("controller", module+"/controller/history", module+"/controller/web", module+"/proto/synmesh/v1"),
 		ours("cmd/probe-controller", module+"/controller", module+"/cmd/probe-controller/pages"),
-		ours("cmd/probectl", module+"/agent", module+"/controller", "github.com/spf13/cobra"),
+		ours("cmd/probectl", module+"/agent/policy", "github.com/spf13/cobra"),
+		ours("docs/clients/go", module+"/proto/synmesh/v1", "google.golang.org/grpc"),
 		{ImportPath: module + "/deploy", Name: "deploy"}, // tests alone
 		{ImportPath: "golang.org/x/sys/unix", Name: "unix", GoFiles: []string{"a.go"}, Imports: []string{"syscall"}},
 	}
@@ -140,6 +173,40 @@ func TestRulesRefuseWhatIsWrong(t *testing.T) {
 		{"gopacket outside probe/pcap", []listed{ours("internal/capture", "github.com/google/gopacket/pcapgo")}, "only probe/pcap may"},
 		{"gopacket's fork outside probe/pcap", []listed{ours("internal/capture", "github.com/gopacket/gopacket")}, "only probe/pcap may"},
 		{"the lab in a program", []listed{ours("cmd/probectl", module+"/internal/lab")}, "only internal/lab may"},
+		{"an engine knows the other", []listed{ours("probe/connect", module+"/probe/engine")}, "probe/connect imports probe/engine: of probe/..., it may import only"},
+		{"the engine without privilege links raw sockets", []listed{
+			ours("probe/connect", module+"/probe/schedule"),
+			ours("probe/schedule", module+"/probe/rawsock"),
+		}, "probe/connect links probe/rawsock: it needs no privilege: probe/connect -> probe/schedule -> probe/rawsock"},
+		{"the spool knows the session", []listed{ours("agent/spool", module+"/agent/session")}, "agent/spool imports agent/session: of agent/..., it may import only"},
+		{"the session knows the whole agent", []listed{ours("agent/session", module+"/agent")}, "of agent/..., it may import only"},
+		{"a service knows another", []listed{ours("controller/api/runs", module+"/controller/api/results")}, "controller/api/runs imports controller/api/results: of controller/..., it may import only"},
+		{"a service knows the server", []listed{ours("controller/api/fleets", module+"/controller/api")}, "of controller/..., it may import only"},
+		{"a service knows HTTP", []listed{ours("controller/api/results", module+"/controller/web")}, "of controller/..., it may import only"},
+		{"HTTP asks the history itself", []listed{ours("controller/web", module+"/controller/history")}, "of controller/..., it may import only"},
+		{"HTTP asks a service itself", []listed{ours("controller/web", module+"/controller/api/results")}, "of controller/..., it may import only"},
+		{"the JSON's code knows more than the messages", []listed{ours("controller/web/gateway/synmesh/v1", module+"/controller/fleet")}, "of controller/..., it may import only"},
+		{"the history counts for metrics", []listed{ours("controller/history", module+"/controller/metrics")}, "of controller/..., it may import only"},
+		{"metrics ask the registry", []listed{ours("controller/metrics", module+"/controller/registry")}, "of controller/..., it may import only"},
+		{"the form of backups knows the history", []listed{ours("controller/backup", module+"/controller/history")}, "of controller/..., it may import only"},
+		{"the history knows the form of backups", []listed{ours("controller/history", module+"/controller/backup")}, "of controller/..., it may import only"},
+		{"the plan knows the history", []listed{ours("controller/plan", module+"/controller/history")}, "of controller/..., it may import only"},
+		{"the CA remembers", []listed{ours("controller/authority", module+"/controller/registry")}, "of controller/..., it may import only"},
+		{"the controller chooses the history in memory", []listed{ours("controller", module+"/controller/history/memory")}, "controller imports controller/history/memory: only controller/history/memory and controller/api/apitest may"},
+		{"the history in memory in a program", []listed{ours("cmd/probe-controller", module+"/controller/history/memory")}, "only controller/history/memory and controller/api/apitest may"},
+		{"what tests share in a program", []listed{ours("cmd/probe-controller", module+"/controller/api/apitest")}, "only tests use it"},
+		{"what tests of histories share in a history", []listed{ours("controller/history/memory", module+"/controller/history/historytest")}, "only tests use it"},
+		{"Prometheus outside the metrics", []listed{ours("controller/web", "github.com/prometheus/client_golang/prometheus")}, "only controller/metrics may"},
+		{"the gateway outside HTTP", []listed{ours("controller/api", "github.com/grpc-ecosystem/grpc-gateway/v2/runtime")}, "only controller/web may"},
+		{"a folder of the controller that is new", []listed{ours("controller/sauce")}, "controller/sauce: no neighbours are known"},
+		{"probectl knows the controller", []listed{ours("cmd/probectl", module+"/controller/backup")}, "cmd/probectl links controller: the controller is another program, and is asked: cmd/probectl -> controller/backup"},
+		{"probectl is an agent", []listed{
+			ours("cmd/probectl", module+"/agent"),
+			ours("agent", module+"/agent/session"),
+		}, "cmd/probectl links agent/session: probectl probes by itself"},
+		{"an agent serves HTTP", []listed{ours("cmd/probe-agent", module+"/controller/web")}, "cmd/probe-agent links controller: "},
+		{"the controller is an agent", []listed{ours("cmd/probe-controller", module+"/agent/policy")}, "cmd/probe-controller links agent: "},
+		{"a client of others knows our inside", []listed{ours("docs/clients/go", module+"/internal/identity/contexts")}, "docs/clients/go imports internal/identity/contexts: docs/... may import, of this module, only proto"},
 		{"a vague folder", []listed{ours("internal/util")}, "internal/util (package util): the name does not tell"},
 		{"a vague name", []listed{{ImportPath: module + "/agent/x", Name: "helpers", GoFiles: []string{"a.go"}}}, "agent/x (package helpers)"},
 		{"a folder nobody knows", []listed{ours("pkg/things")}, "pkg/things: no layer is known"},

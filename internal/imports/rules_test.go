@@ -18,6 +18,51 @@ var layers = map[string][]string{
 	"agent":      {"proto", "probe", "internal", "agent"},
 	"controller": {"proto", "probe", "internal", "controller"},
 	"cmd":        {"proto", "probe", "internal", "agent", "controller"},
+	"docs":       {"proto"}, // clients for others to begin with, who have no more
+}
+
+// neighbours says, for each folder of probe, agent and controller, which others at the same
+// top it may import beside what is in it: all that its readers have to know of. The
+// packages agent and controller put theirs together, and nobody below knows them.
+var neighbours = map[string][]string{
+	"probe/connect":  {"probe", "probe/resolve", "probe/schedule"},
+	"probe/engine":   {"probe", "probe/packet", "probe/rawsock", "probe/resolve", "probe/schedule"},
+	"probe/packet":   {"probe"},
+	"probe/pcap":     {"probe/packet"},
+	"probe/rawsock":  {"probe/packet"},
+	"probe/record":   {"probe/packet", "probe/pcap", "probe/rawsock"},
+	"probe/resolve":  {"probe"},
+	"probe/schedule": {"probe"},
+
+	"agent/policy":    {},
+	"agent/responder": {},
+	"agent/session":   {"agent/spool"},
+	"agent/spool":     {},
+	"agent/tasks":     {"agent/policy"},
+
+	"controller/authority": {},
+	"controller/backup":    {},
+	"controller/catalogue": {},
+	"controller/feed":      {},
+	"controller/fleet":     {},
+	"controller/history":   {},
+	"controller/metrics":   {"controller/api", "controller/fleet", "controller/history"},
+	"controller/plan":      {"controller/fleet"},
+	"controller/registry":  {},
+	"controller/web":       {"controller/api/access", "controller/api/fault"},
+
+	"controller/api":              {"controller/catalogue", "controller/feed", "controller/fleet", "controller/history", "controller/plan"},
+	"controller/api/access":       {"controller/api/fault", "controller/registry"},
+	"controller/api/agents":       {"controller/api/fault", "controller/feed", "controller/fleet", "controller/history"},
+	"controller/api/apitest":      {"controller/authority", "controller/history", "controller/registry"},
+	"controller/api/backups":      {"controller/api/fault"},
+	"controller/api/enrolments":   {"controller/api/fault", "controller/registry"},
+	"controller/api/fault":        {"controller/registry"},
+	"controller/api/fleets":       {"controller/api/fault", "controller/fleet"},
+	"controller/api/identities":   {"controller/api/fault", "controller/registry"},
+	"controller/api/measurements": {"controller/api/fault", "controller/catalogue", "controller/fleet", "controller/plan"},
+	"controller/api/results":      {"controller/api/fault", "controller/fleet", "controller/history"},
+	"controller/api/runs":         {"controller/api/fault", "controller/feed", "controller/fleet"},
 }
 
 // confined imports belong to the folders named here, and to tests. What is
@@ -36,6 +81,9 @@ var confined = []struct {
 	{"go.opentelemetry.io", []string{"controller/metrics"}, "what is counted is told to controller/metrics"},
 	{module + "/internal/identity", []string{"internal/identity", "internal/lab/bench", "agent", "controller", "cmd"}, "nothing else below them knows who is who; hand it a key or a name"},
 	{module + "/internal/lab", []string{"internal/lab"}, "only tests and internal/lab/demo build networks"},
+	{module + "/controller/api/apitest", []string{"controller/api/apitest"}, "only tests use it"},
+	{module + "/controller/history/historytest", []string{"controller/history/historytest"}, "only tests use it"},
+	{module + "/controller/history/memory", []string{"controller/history/memory", "controller/api/apitest"}, "a controller is handed its history, and no part of it knows which"},
 }
 
 // probeUses is all that probe/... takes from other modules, and where, so that
@@ -46,17 +94,20 @@ var probeUses = map[string]string{
 	"github.com/google/gopacket": "probe/pcap",
 }
 
-// unlinked packages are not reached from these folders, however indirectly.
+// unlinked packages, and those below them, are not reached from these folders, however indirectly.
 var unlinked = []struct {
 	from, what, why string
 }{
 	{"cmd/probe-controller", "probe/rawsock", "the controller opens no raw sockets"},
 	{"cmd/probe-controller", "probe/engine", "the controller probes nothing itself"},
 	{"cmd/probe-controller", "probe/connect", "the controller probes nothing itself"},
-	{"cmd/probectl", "controller/web", "only the controller serves HTTP"},
-	{"cmd/probe-agent", "controller/web", "only the controller serves HTTP"},
+	{"cmd/probe-controller", "agent", "the agent is another program"},
+	{"cmd/probe-agent", "controller", "the controller is another program, and is asked"},
+	{"cmd/probectl", "controller", "the controller is another program, and is asked"},
+	{"cmd/probectl", "agent/session", "probectl probes by itself, and is no agent"},
 	{"controller", "probe/rawsock", "the controller opens no raw sockets"},
 	{"controller", "probe/engine", "the controller probes nothing itself"},
+	{"probe/connect", "probe/rawsock", "it needs no privilege"},
 }
 
 // vague names say nothing about what a package owns.
@@ -103,6 +154,9 @@ func violations(packages []listed) []string {
 		if layers[top(dir)] == nil {
 			found = append(found, fmt.Sprintf("%s: no layer is known for this folder; move it under proto, probe, internal, agent, controller or cmd", dir))
 		}
+		if home(dir) == "" {
+			found = append(found, fmt.Sprintf("%s: no neighbours are known for this folder; say in this test which it may import", dir))
+		}
 	}
 	return found
 }
@@ -119,6 +173,8 @@ func judge(dir, imported string) []string {
 		rights = append(rights, "nothing imports a command; move what is shared below cmd")
 	case ours && !mayImport(dir, target):
 		rights = append(rights, fmt.Sprintf("%s/... may import, of this module, only %s", top(dir), strings.Join(layers[top(dir)], ", ")))
+	case ours && !mayKnow(dir, target):
+		rights = append(rights, fmt.Sprintf("of %s/..., it may import only what neighbours in this test lists", top(dir)))
 	case !ours && within(dir, "probe") && !standard(imported) && !probeMayUse(dir, imported):
 		rights = append(rights, "probe/... keeps to the standard library but for what probeUses in this test lists")
 	}
@@ -134,6 +190,28 @@ func mayImport(dir, target string) bool {
 	return slices.Contains(layers[top(dir)], top(target)) || within(target, command(dir))
 }
 
+// mayKnow tells whether a package may import another of the same top.
+func mayKnow(dir, target string) bool {
+	at := home(dir)
+	return at == "" || top(dir) != top(target) || within(target, at) || slices.ContainsFunc(neighbours[at], func(n string) bool {
+		return target == n || n != top(n) && within(target, n)
+	})
+}
+
+// home returns the folder whose neighbours a package has: the nearest in the table. Above
+// and beside the table that is its own top; it is empty where the table has a gap.
+func home(dir string) string {
+	if t := top(dir); dir == t || !slices.Contains([]string{"probe", "agent", "controller"}, t) {
+		return t
+	}
+	for at := dir; at != "."; at = path.Dir(at) {
+		if _, ok := neighbours[at]; ok {
+			return at
+		}
+	}
+	return ""
+}
+
 func probeMayUse(dir, imported string) bool {
 	for what, where := range probeUses {
 		if within(imported, what) && within(dir, where) {
@@ -143,12 +221,12 @@ func probeMayUse(dir, imported string) bool {
 	return false
 }
 
-// reach returns the shortest chain of imports between two packages, or "".
+// reach returns the shortest chain of imports from a package to another, or to one below that, or "".
 func reach(graph map[string][]string, from, to string) string {
 	came := map[string]string{from: ""}
 	for queue := []string{from}; len(queue) > 0; queue = queue[1:] {
 		at := queue[0]
-		if at == to {
+		if within(at, to) {
 			chain, _ := inModule(at)
 			for at = came[at]; at != ""; at = came[at] {
 				step, _ := inModule(at)
