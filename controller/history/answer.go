@@ -34,8 +34,9 @@ func (s *Store) answer(ctx context.Context, p *queryPlan) ([]Answer, error) {
 	parts, made := make([]*tally, min(workers, max(len(jobs), 1))), new(atomic.Int64)
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
-		parts[i] = newTally(p, made)
+		parts[i] = newTally(s, p, made)
 		group.Go(func() error {
+			defer parts[i].pace.end()
 			for do := range queue {
 				if err := errors.Join(ctx.Err(), do(ctx, parts[i]), parts[i].check()); err != nil {
 					return err
@@ -89,6 +90,9 @@ func (s *Store) jobs(ctx context.Context, p *queryPlan) (list []job, err error) 
 
 // sumRange adds up what there is of the series whose keys are in a range.
 func (s *Store) sumRange(ctx context.Context, tails []*tailSums, archive []part, in keys, t *tally) error {
+	if err := t.pace.giveWay(ctx); err != nil { // and not with the sums held, which others add to
+		return err
+	}
 	for _, sums := range tails {
 		if err := s.sumTail(sums, in, t); err != nil {
 			return err
@@ -170,7 +174,6 @@ func (s *Store) wantedRecords(ctx context.Context, a *archived, in keys, t *tall
 	var m *member
 	var stop error
 	var next []byte // where to go on, if what comes is of an agent that is not wanted
-	p := pace{store: s}
 	record := func(k, v []byte) bool {
 		if in.to != nil && bytes.Compare(k, in.to) >= 0 {
 			return false
@@ -185,7 +188,7 @@ func (s *Store) wantedRecords(ctx context.Context, a *archived, in keys, t *tall
 				return false
 			}
 			last, m = append(last[:0], k[:n]...), t.member(k[:n])
-			stop = cmp.Or(p.giveWay(ctx), t.check())
+			stop = t.mayGoOn(ctx)
 		}
 		if m != nil && stop == nil {
 			s.noteMalformed(a, k, fn(m, k, v))

@@ -95,6 +95,7 @@ func (a *archived) view(fn func(*tree) error) error {
 	if err != nil {
 		return err
 	}
+	defer t.free()
 	return fn(t)
 }
 

@@ -72,12 +72,14 @@ func (b *bolt) view(fn func(*tree) error) error {
 	return guard(func() error {
 		return b.db.View(func(tx *bbolt.Tx) error {
 			pageSize := uint64(b.db.Info().PageSize)
-			return fn(&tree{
+			t := &tree{
 				r:        b.handle,
 				pageSize: pageSize,
 				root:     uint64(tx.Cursor().Bucket().Root()),
 				pages:    uint64(tx.Size()) / pageSize,
-			})
+			}
+			defer t.free()
+			return fn(t)
 		})
 	})
 }

@@ -54,7 +54,7 @@ func createFile(path string, n name, m marks, maxSize int) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{name: n, db: db}, nil
+	return &file{name: n, db: db, tail: newTail()}, nil
 }
 
 func writeEmpty(path string, m marks, maxSize int) error {
@@ -89,7 +89,7 @@ func openFile(path string, n name) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{name: n, handle: h}
+	f := &file{name: n, handle: h, tail: newTail()}
 	if err := f.view(func(t *tree) error { return checkFormat(t, format, rowsBucket, marksBucket) }); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -105,6 +105,7 @@ func (f *file) view(fn func(*tree) error) error {
 	if err != nil {
 		return err
 	}
+	defer t.free()
 	return fn(t)
 }
 

@@ -188,7 +188,7 @@ func (g *gatherer) addRow(i int, number uint32, b *lookedAt) {
 	g.remote = appendRemote(g.remote[:0], byte(k.Number(b.data, stampField)), uint16(k.Number(b.data, portField)), k.Field(b.data, addressField))
 	s.rows = append(s.rows, sample{report: number, remote: g.place(&s.remotes, g.remote)})
 	r := &s.rows[len(s.rows)-1]
-	r.of(k, b.data)
+	r.of(b)
 	if k.Number(b.data, synAckIndexesField) > 0 {
 		r.synAck = g.place(&s.synAcks, k.Field(b.data, synAcksField)) + 1
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/synmesh/synmesh/controller/history/block"
 	"github.com/synmesh/synmesh/internal/convert"
+	"github.com/synmesh/synmesh/probe"
 	synmeshv1 "github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
@@ -39,6 +40,8 @@ const (
 // thousand blocks of one row.
 type looker struct {
 	checker convert.Checker
+	decoder decoder
+	alone   synmeshv1.Report // the block that is decoded
 
 	// The last report; what is in it is valid until the next.
 	epoch, sequence, produced uint64
@@ -57,6 +60,7 @@ type lookedAt struct {
 // look takes a report apart; ok is false if it cannot be, and is to be kept as it came.
 func (l *looker) look(data []byte) (ok bool) {
 	l.epoch, l.sequence, l.produced, l.rows, l.runEnds, l.blocks = 0, 0, 0, 0, nil, l.blocks[:0]
+	l.decoder.begin()
 	for rest := data; len(rest) > 0; {
 		var f field
 		if rest, ok = f.next(rest); !ok {
@@ -102,31 +106,56 @@ func (l *looker) lookSlowly(data []byte) bool {
 
 func (l *looker) block(data []byte) bool {
 	if s := l.checker.Shape(data); s != nil && s.Rows == 1 && s.Answers <= 1 {
-		at := startOf(s, data)
-		if first := at + protowire.DecodeZigZag(s.Number(data, deltasField)); first > maxTime || first < -maxTime {
+		b := lookedAt{data: data, shape: s}
+		if at := b.time(); at > maxTime || at < -maxTime {
 			return false
 		}
-		l.blocks = append(l.blocks, lookedAt{data: data, shape: s})
+		l.blocks = append(l.blocks, b)
 		l.rows++
 		return true
 	}
-	b := &synmeshv1.ResultBlock{}
-	if proto.Unmarshal(data, b) != nil {
-		return false
+	b, fast := l.decoder.nextBlock(data)
+	if !fast {
+		b = &synmeshv1.ResultBlock{}
+		if proto.Unmarshal(data, b) != nil {
+			return false
+		}
 	}
-	alone := &synmeshv1.Report{Blocks: []*synmeshv1.ResultBlock{b}}
+	l.alone.Blocks = append(l.alone.Blocks[:0], b)
 	l.blocks = append(l.blocks, lookedAt{message: b})
 	l.rows += len(b.GetOutcomes())
-	return known(alone) && fits(alone)
+	return (fast || known(&l.alone)) && fits(&l.alone)
 }
 
-// startOf is the field of that name.
-func startOf(s *convert.Shape, data []byte) int64 {
-	if b := s.Field(data, startField); len(b) == 8 {
-		return int64(binary.LittleEndian.Uint64(b))
+// names returns the source and the target.
+func (b *lookedAt) names() (source, target string) {
+	if b.shape == nil {
+		return b.message.GetSource(), b.message.GetTarget()
 	}
-	return 0
+	return string(b.shape.Field(b.data, sourceField)), string(b.shape.Field(b.data, targetField))
 }
+
+// has tells whether these are the names.
+func (b *lookedAt) has(source, target string) bool {
+	if b.shape == nil {
+		return b.message.GetTarget() == target && b.message.GetSource() == source
+	}
+	return string(b.shape.Field(b.data, targetField)) == target && string(b.shape.Field(b.data, sourceField)) == source
+}
+
+// time returns that of the result of a block that has a shape.
+func (b *lookedAt) time() (at int64) {
+	if f := b.shape.Field(b.data, startField); len(f) == 8 {
+		at = int64(binary.LittleEndian.Uint64(f))
+	}
+	return at + protowire.DecodeZigZag(b.shape.Number(b.data, deltasField))
+}
+
+// outcome and rtt are those of that result.
+func (b *lookedAt) outcome() probe.Outcome {
+	return probe.Outcome(b.shape.Number(b.data, outcomesField))
+}
+func (b *lookedAt) rtt() int64 { return int64(b.shape.Number(b.data, rttsField)) }
 
 // sample is a result of a series, as it is held until there are enough of them.
 type sample struct {
@@ -153,12 +182,11 @@ func fillColumns(b *block.Block, rows []sample) {
 }
 
 // of makes the row of a block of one result, but for the dictionaries.
-func (r *sample) of(s *convert.Shape, data []byte) {
-	r.time = microseconds(startOf(s, data) + protowire.DecodeZigZag(s.Number(data, deltasField)))
-	r.rtt = int64(s.Number(data, rttsField))
+func (r *sample) of(b *lookedAt) {
+	s, data := b.shape, b.data
+	r.time, r.outcome, r.rtt = microseconds(b.time()), uint8(b.outcome()), b.rtt()
 	r.lateness = microseconds(int64(s.Number(data, latenessesField)))
 	r.hostDelay = microseconds(int64(s.Number(data, hostDelaysField)))
-	r.outcome = uint8(s.Number(data, outcomesField))
 	r.localPort = uint16(s.Number(data, localPortsField))
 	r.attempts, r.drops = 1, uint32(s.Number(data, dropsField))
 	if len(s.Field(data, attemptsField)) > 0 {

@@ -63,7 +63,7 @@ func found(target []byte, o probe.Outcome, rtt int64) Found {
 }
 
 // ScanOutcomes is Scan for those who follow all that is stored, and need to know little of it: it
-// costs a fraction. It gives as many Outcomes as Scan gives entries, in the same order. The
+// costs a fraction, and so does not give way to the intake. It gives as many Outcomes as Scan gives entries, in the same order. The
 // Results of each are valid until the next, or until there are no more.
 func (s *Store) ScanOutcomes(ctx context.Context, after Cursor) iter.Seq2[Outcomes, error] {
 	return func(yield func(Outcomes, error) bool) {
@@ -180,13 +180,10 @@ func (d *outcomeDecoder) block(data []byte) (ok bool) {
 
 // blockSlowly does it with a block that is long, or has notes.
 func (d *outcomeDecoder) blockSlowly(data []byte) bool {
-	if d.alone.Blocks == nil {
-		d.alone.Blocks = []*synmeshv1.ResultBlock{{}}
-	}
-	if k := &d.decoder; k.texts == nil || len(k.texts) > maxKept || len(k.synAcks) > maxKept {
-		k.texts, k.synAcks = make(map[string]string), make(map[string]*synmeshv1.SynAck)
-	}
-	if !d.decoder.block(d.alone.Blocks[0], data) || convert.CheckReport(&d.alone) != nil {
+	d.decoder.begin()
+	b, ok := d.decoder.nextBlock(data)
+	d.alone.Blocks = append(d.alone.Blocks[:0], b)
+	if !ok || convert.CheckReport(&d.alone) != nil {
 		return false
 	}
 	d.found = appendFound(d.found, &d.alone)

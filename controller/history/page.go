@@ -93,7 +93,16 @@ func (f *file) fill(p *page, from, to uint64) (more bool, err error) {
 type reader struct {
 	next, end uint64 // stored times: the first wanted, and the first not wanted
 	page      page
-	window    int64 // results that the last window in the archive had about
+	window    int64        // results that the last window in the archive had about
+	goOn      func() error // called before reading and while that takes long; its error ends it. nil: nobody asks
+}
+
+// mayGoOn asks whether to read on.
+func (r *reader) mayGoOn() error {
+	if r.goOn == nil {
+		return nil
+	}
+	return r.goOn()
 }
 
 // readPage reads the next rows of a file into the reader's page; more tells

@@ -1,6 +1,9 @@
 package history
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // pending is a report on its way into the store.
 type pending struct {
@@ -20,7 +23,22 @@ type queue struct {
 	changed *sync.Cond
 	waiting []*pending
 	closed  bool
+
+	// How busy the committer is; see overloaded.
+	idleFrom time.Time // zero while it is at work
+	idle     time.Duration
+	stored   int       // bytes
+	began    time.Time // of the window that these two are of
+	over     bool      // what the window before has told
 }
+
+const (
+	// loadWindow is over how long it is found out how busy the committer is.
+	loadWindow = 200 * time.Millisecond
+	// heavyLoad is how many bytes a second are worth that readers wait. With less it is the disk
+	// that keeps the committer busy, and they are not in its way.
+	heavyLoad = 5 << 20
+)
 
 func newQueue() *queue {
 	q := &queue{}
@@ -45,22 +63,42 @@ func (q *queue) put(p *pending) bool {
 func (q *queue) take(limit int) []*pending {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.idleFrom = time.Now()
+	q.measure(q.idleFrom)
 	for len(q.waiting) == 0 {
 		if q.closed {
 			return nil
 		}
 		q.changed.Wait()
 	}
+	q.idle, q.idleFrom = q.idle+time.Since(q.idleFrom), time.Time{}
 	n, bytes := 0, 0
 	for n < len(q.waiting) && (n == 0 || bytes+len(q.waiting[n].value) <= limit) {
 		bytes += len(q.waiting[n].value)
 		n++
 	}
+	q.stored += bytes
 	batch := q.waiting[:n:n]
 	if q.waiting = q.waiting[n:]; len(q.waiting) == 0 {
 		q.waiting = nil // lets go of the reports
 	}
 	return batch
+}
+
+// measure begins another window when it is time for that.
+func (q *queue) measure(now time.Time) {
+	if length := now.Sub(q.began); length >= loadWindow {
+		q.over = q.idle < length/2 && float64(q.stored) >= heavyLoad*length.Seconds()
+		q.began, q.idle, q.stored = now, 0, 0
+	}
+}
+
+// overloaded tells whether the committer lately has much to store and is at work for most of the time: then it,
+// or those who bring it reports, could do more if they were let.
+func (q *queue) overloaded() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.over && (q.idleFrom.IsZero() || time.Since(q.idleFrom) < loadWindow)
 }
 
 // length returns how many reports wait.

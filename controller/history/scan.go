@@ -65,7 +65,8 @@ type Entry struct {
 // delays are whole microseconds.
 //
 // It reads about a megabyte at a time and holds nothing while the caller has an
-// entry, so the caller may take as long as it likes. Damaged records are left
+// entry, so the caller may take as long as it likes. While the intake has more to do than it
+// can, all who scan and query get little of the processors, and wait for it. Damaged records are left
 // out, counted and logged. An error comes last, with an empty entry; it
 // wraps the context's error, ErrClosed, ErrInvalid for a cursor that is none, or
 // what the operating system said.
@@ -84,7 +85,9 @@ func (s *Store) ScanSeries(ctx context.Context, f Filter, from, to time.Time, af
 }
 
 func (s *Store) scan(ctx context.Context, want Filter, from, to time.Time, after Cursor, yield func(Entry, error) bool) error {
-	r := reader{next: nanoseconds(from), end: math.MaxUint64}
+	p := pace{store: s}
+	defer p.end()
+	r := reader{next: nanoseconds(from), end: math.MaxUint64, goOn: func() error { return p.giveWay(ctx) }}
 	r.page.want = &want
 	if !to.IsZero() {
 		r.end = nanoseconds(to)
@@ -172,6 +175,9 @@ func (s *Store) placeAfter(done name, next uint64) (p whereabouts, err error) {
 
 // entries reads the next entries of a place; more tells whether there are others.
 func (s *Store) entries(r *reader, p whereabouts, want Filter) (list iter.Seq[Entry], more bool, err error) {
+	if err := r.mayGoOn(); err != nil {
+		return nil, false, err
+	}
 	if p.archive != nil {
 		return s.archivedEntries(r, p.archive, want)
 	}

@@ -73,7 +73,7 @@ func (s *Store) archivedEntries(r *reader, a *archived, want Filter) (list iter.
 		c.begin()
 		byKey[string(withTail(agentKey(c.agent), c.tail))] = c
 	}
-	if err := s.fillEntries(a, byKey, want); err != nil {
+	if err := s.fillEntries(r, a, byKey, want); err != nil {
 		return nil, false, err
 	}
 	for _, c := range chunks {
@@ -124,7 +124,7 @@ func (c *chunk) begin() {
 }
 
 // fillEntries puts the blocks to the entries of the chunks' windows.
-func (s *Store) fillEntries(a *archived, chunks map[string]*chunk, want Filter) error {
+func (s *Store) fillEntries(r *reader, a *archived, chunks map[string]*chunk, want Filter) error {
 	var prefix []byte
 	switch {
 	case want.Agent != "" && want.Source != "" && want.Target != "":
@@ -133,8 +133,12 @@ func (s *Store) fillEntries(a *archived, chunks map[string]*chunk, want Filter) 
 		prefix = agentKey(want.Agent)
 	}
 	var b block.Block
-	return a.view(func(t *tree) error {
+	var stop error
+	err := a.view(func(t *tree) error {
 		return s.each(a, t, seriesBucket, prefix, nil, func(k, v []byte) bool {
+			if stop = r.mayGoOn(); stop != nil {
+				return false
+			}
 			id, tail, ok := parseKey(k)
 			if !ok || !want.WantsSeries(id) {
 				return true
@@ -149,6 +153,7 @@ func (s *Store) fillEntries(a *archived, chunks map[string]*chunk, want Filter) 
 			return true
 		})
 	})
+	return cmp.Or(stop, err)
 }
 
 // fill puts the rows of a series to the reports that brought them; ok is false if

@@ -60,7 +60,8 @@ type Store struct {
 	queue   *queue
 	rotated chan struct{} // tells the archive that there is a new file
 	freed   chan struct{} // tells the committer that there is one less
-	stuck   atomic.Bool   // archiving has failed, and is tried again now and then
+	readers debt
+	stuck   atomic.Bool // archiving has failed, and is tried again now and then
 	count   counters
 
 	life struct {

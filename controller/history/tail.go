@@ -28,12 +28,14 @@ const (
 // tail sums up the minutes of a file of the intake, as far as it has been read. A query
 // reads on where the one before has stopped.
 type tail struct {
-	mu      sync.Mutex
-	next    uint64    // the stored time to go on with
-	sums    *tailSums // nil before the first query
-	large   bool      // too much: every query reads the file
-	settled bool      // all has been read, and is packed
+	turn    chan struct{} // has an entry while somebody reads on
+	next    uint64        // the stored time to go on with
+	sums    *tailSums     // nil before the first query
+	large   bool          // too much: every query reads the file
+	settled bool          // all has been read, and is packed
 }
+
+func newTail() tail { return tail{turn: make(chan struct{}, 1)} }
 
 // tailSums are the minutes of all series. Who has got them may read them while others go on adding.
 type tailSums struct {
@@ -43,6 +45,7 @@ type tailSums struct {
 	byKey map[string]*tailSeries   // all
 	order map[string][]*tailSeries // of the blocks of an agent's last report: the next has likely the same
 	size  int                      // bytes, about
+	slot  [1]rollup.Slot           // that is being packed
 	buf   []byte
 }
 
@@ -52,7 +55,7 @@ type tailSeries struct {
 	key            []byte
 	source, target string
 	slot           int64 // of the minute that is open
-	open           rollup.Summary
+	open           rollup.Few
 	packed         []byte // runs as of rollup.Append, each behind its length (uvarint)
 	runs, most     int    // how many these are, and may be before they are put together
 }
@@ -64,18 +67,24 @@ func (s *Store) readOn(ctx context.Context, f *file, over bool) (*tailSums, erro
 	end := s.latest + 1 // and no further, however much comes meanwhile
 	s.mu.RUnlock()
 	t := &f.tail
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	select { // that may take long while the intake goes first
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if t.large {
 		return nil, nil
 	}
 	if t.sums == nil {
 		t.sums = &tailSums{byKey: make(map[string]*tailSeries), order: make(map[string][]*tailSeries)}
 	}
-	err := s.eachReport(ctx, f, t.next, end, func(at uint64, agent string, r *synmeshv1.Report) {
+	l := lookers.Get().(*looker)
+	defer lookers.Put(l)
+	err := s.eachReport(ctx, f, t.next, end, func(at uint64, agent string, report []byte) {
 		t.next = at + 1
-		if r != nil && !t.large {
-			t.large = t.sums.add(agent, r) > maxTail
+		if !t.large && l.look(report) { // if it could not be taken apart, the archive would not sum it up
+			t.large = t.sums.add(agent, l.blocks) > maxTail
 		}
 	})
 	t.sums.sort()
@@ -90,32 +99,39 @@ func (s *Store) readOn(ctx context.Context, f *file, over bool) (*tailSums, erro
 }
 
 // add adds the results of a report, and returns how large the sums are then.
-func (t *tailSums) add(agent string, r *synmeshv1.Report) (size int) {
+func (t *tailSums) add(agent string, blocks []lookedAt) (size int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	order := t.order[agent]
-	for i, b := range r.GetBlocks() {
+	for i := range blocks {
+		b := &blocks[i]
 		if i == len(order) {
 			order = append(order, nil)
 			t.size += 8
 		}
 		s := order[i]
-		if s == nil || s.target != b.GetTarget() || s.source != b.GetSource() {
+		if s == nil || !b.has(s.source, s.target) {
 			s = t.find(agent, b)
 			order[i] = s
 		}
-		t.addBlock(s, agent, b)
+		if b.shape != nil {
+			outcome := b.outcome()
+			t.addResult(s, b.time(), outcome, time.Duration(b.rtt()), outcome.Answered())
+		} else {
+			t.addBlock(s, agent, b.message)
+		}
 	}
 	t.order[agent] = order
 	return t.size
 }
 
 // find returns the series of a block.
-func (t *tailSums) find(agent string, b *synmeshv1.ResultBlock) *tailSeries {
-	key := seriesKey(agent, b.GetSource(), b.GetTarget())
+func (t *tailSums) find(agent string, b *lookedAt) *tailSeries {
+	source, target := b.names()
+	key := seriesKey(agent, source, target)
 	s := t.byKey[string(key)]
 	if s == nil {
-		s = &tailSeries{key: key, source: b.GetSource(), target: b.GetTarget(), most: minRuns}
+		s = &tailSeries{key: key, source: source, target: target, most: minRuns}
 		t.byKey[string(key)] = s
 		t.fresh = append(t.fresh, s)
 		t.size += tailSeriesBytes
@@ -126,7 +142,7 @@ func (t *tailSums) find(agent string, b *synmeshv1.ResultBlock) *tailSeries {
 func (t *tailSums) addBlock(s *tailSeries, agent string, b *synmeshv1.ResultBlock) {
 	if len(b.GetNotes()) > 0 { // which may say that there is no round trip
 		for r := range convert.Rows(agent, &synmeshv1.Report{Blocks: []*synmeshv1.ResultBlock{b}}) {
-			t.minute(s, r.Time.UnixNano()).Add(r.Outcome, r.RTT, r.Timed())
+			t.addResult(s, r.Time.UnixNano(), r.Outcome, r.RTT, r.Timed())
 		}
 		return
 	}
@@ -134,27 +150,31 @@ func (t *tailSums) addBlock(s *tailSeries, agent string, b *synmeshv1.ResultBloc
 	for row, o := range b.GetOutcomes() {
 		at += deltas[row]
 		outcome := probe.Outcome(o)
-		t.minute(s, at).Add(outcome, time.Duration(rtts[row]), outcome.Answered())
+		t.addResult(s, at, outcome, time.Duration(rtts[row]), outcome.Answered())
 	}
 }
 
-// minute returns the summary of the minute that a time is in.
-func (t *tailSums) minute(s *tailSeries, at int64) *rollup.Summary {
-	if slot := floorDiv(at, int64(time.Minute)); slot != s.slot {
+// addResult adds a result to the minute that a time is in.
+func (t *tailSums) addResult(s *tailSeries, at int64, o probe.Outcome, rtt time.Duration, timed bool) {
+	if slot := floorDiv(at, int64(time.Minute)); slot != s.slot || !s.open.Add(o, rtt, timed) {
 		before := cap(s.packed)
 		t.pack(s)
 		t.size += cap(s.packed) - before
 		s.slot = slot
+		s.open.Add(o, rtt, timed) // there is room where nothing is
 	}
-	return &s.open
 }
 
 // pack puts the open minute to the others.
 func (t *tailSums) pack(s *tailSeries) {
-	if s.open.Sent() == 0 {
+	if s.open.Empty() {
 		return
 	}
-	t.packRun(s, []rollup.Slot{{At: s.slot, Summary: s.open}})
+	open := &t.slot[0]
+	open.At = s.slot
+	open.Reset()
+	s.open.AddTo(&open.Summary)
+	t.packRun(s, t.slot[:])
 	s.open.Reset()
 	if s.runs++; s.runs < s.most {
 		return
@@ -177,7 +197,7 @@ func (t *tailSums) settle() {
 	defer t.mu.Unlock()
 	for _, s := range t.list {
 		t.pack(s)
-		s.open = rollup.Summary{}
+		s.open = rollup.Few{}
 	}
 	t.order = make(map[string][]*tailSeries)
 }
@@ -237,8 +257,8 @@ func (s *Store) sumTail(sums *tailSums, in keys, t *tally) error {
 
 func (t *tally) sumMinutes(m *member, one *tailSeries) error {
 	list, length := t.steps(m, 0), int64(time.Minute)
-	if ns := one.slot * length; one.open.Sent() > 0 && t.plan.span.contains(ns) {
-		t.at(list, t.plan.stepOf(ns)).Merge(&one.open)
+	if ns := one.slot * length; !one.open.Empty() && t.plan.span.contains(ns) {
+		one.open.AddTo(t.at(list, t.plan.stepOf(ns)))
 	}
 	for run := range one.eachRun {
 		if err := t.sumRun(list, run, t.plan.span, length); err != nil {
@@ -248,35 +268,31 @@ func (t *tally) sumMinutes(m *member, one *tailSeries) error {
 	return nil
 }
 
-// page buffers and decoders that queries have used.
-var reportReaders = sync.Pool{New: func() any { return new(reportReader) }}
+// What queries of the intake have used.
+var (
+	queryReaders = sync.Pool{New: func() any { return new(reader) }}
+	lookers      = sync.Pool{New: func() any { return new(looker) }}
+	decoders     = sync.Pool{New: func() any { return new(decoder) }}
+)
 
-type reportReader struct {
-	reader
-	decoder
-}
-
-// eachReport calls fn with the reports of a file of the intake that are stored from some time (inclusive) to
-// another (exclusive). A report that the archive would not sum up is nil; any other is valid until the next.
-func (s *Store) eachReport(ctx context.Context, f *file, from, end uint64, fn func(at uint64, agent string, r *synmeshv1.Report)) error {
-	r := reportReaders.Get().(*reportReader)
-	defer reportReaders.Put(r)
+// eachReport calls fn with the reports of a file of the intake, as they came, that are stored from some time (inclusive)
+// to another (exclusive). They are valid until the next.
+func (s *Store) eachReport(ctx context.Context, f *file, from, end uint64, fn func(at uint64, agent string, report []byte)) error {
+	r := queryReaders.Get().(*reader)
+	defer queryReaders.Put(r)
 	r.next, r.end = from, end
 	p := pace{store: s}
+	defer p.end()
 	for more := true; more; {
 		err := p.giveWay(ctx)
 		if err != nil {
 			return err
 		}
-		if more, err = s.readPage(&r.reader, f); err != nil {
+		if more, err = s.readPage(r, f); err != nil {
 			return err
 		}
 		for _, row := range r.page.rows {
-			report, ok := r.takeApart(r.page.buf[row.start:row.end])
-			if !ok {
-				report = nil
-			}
-			fn(row.at, row.agent, report)
+			fn(row.at, row.agent, r.page.buf[row.start:row.end])
 		}
 	}
 	return nil
@@ -284,10 +300,16 @@ func (s *Store) eachReport(ctx context.Context, f *file, from, end uint64, fn fu
 
 // eachResult adds every result of a file of the intake.
 func (s *Store) eachResult(ctx context.Context, f *file, t *tally) error {
+	d := decoders.Get().(*decoder)
+	defer decoders.Put(d)
 	agents := t.plan.sources.agents
-	return s.eachReport(ctx, f, 0, math.MaxUint64, func(_ uint64, agent string, r *synmeshv1.Report) {
+	return s.eachReport(ctx, f, 0, math.MaxUint64, func(_ uint64, agent string, report []byte) {
 		if agents != nil && !agents[agent] {
 			return
+		}
+		r, ok := d.takeApart(report)
+		if !ok {
+			return // the archive would not sum it up
 		}
 		for res := range convert.Rows(agent, r) {
 			t.add(res)

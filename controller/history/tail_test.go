@@ -1,7 +1,10 @@
 package history
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -90,5 +93,43 @@ func TestATailThatIsTooLargeIsNotKept(t *testing.T) {
 		if large := i >= 2; s.files[0].tail.large != large || (s.files[0].tail.sums == nil) != large {
 			t.Errorf("after report %d it is kept: %v", i+1, !s.files[0].tail.large)
 		}
+	}
+}
+
+// A minute has room for any number of results.
+func TestAMinuteOfTheTailTakesMany(t *testing.T) {
+	const results = 3*math.MaxUint16 + 7
+	sums := &tailSums{}
+	s := &tailSeries{most: minRuns}
+	for range results {
+		sums.addResult(s, int64(90*time.Second), probe.Open, time.Millisecond, true)
+	}
+	all := newSums()
+	for run := range s.eachRun {
+		if err := all.add(run, 0, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := all.slot[1]
+	s.open.AddTo(got)
+	if len(all.slot) != 1 || got.Timed != results || got.Sum != results*time.Millisecond {
+		t.Errorf("%d results in %d minutes, not %d in one", got.Timed, len(all.slot), results)
+	}
+}
+
+// Who waits while another reads on may go.
+func TestWhoWaitsForTheTailMayGo(t *testing.T) {
+	s := start(t, Config{Dir: t.TempDir(), noArchive: true})
+	add(t, s, "a", 1, 1)
+	q := Query{From: time.Now().Add(-time.Hour), To: time.Now()}
+	s.files[0].tail.turn <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Query(ctx, q); !errors.Is(err, context.Canceled) {
+		t.Errorf("whoever went has got an answer: %v", err)
+	}
+	<-s.files[0].tail.turn
+	if _, err := s.Query(t.Context(), q); err != nil {
+		t.Error(err)
 	}
 }

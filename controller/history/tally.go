@@ -1,6 +1,7 @@
 package history
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -19,6 +20,8 @@ var ErrTooLarge = errors.New("answer too large")
 // tally gathers what answers a query, or a part of that.
 type tally struct {
 	plan   *queryPlan
+	pace   pace
+	asked  int // how often it might go on
 	found  map[place][]*rollup.Summary
 	series map[string]*member // by key, as far as it has been asked; nil if it is not wanted
 	agents *Names             // that are wanted
@@ -37,12 +40,23 @@ type member struct {
 	list []*rollup.Summary // of all flows
 }
 
-func newTally(p *queryPlan, made *atomic.Int64) *tally {
-	t := &tally{plan: p, found: make(map[place][]*rollup.Summary), series: make(map[string]*member), made: made}
+func newTally(s *Store, p *queryPlan, made *atomic.Int64) *tally {
+	t := &tally{plan: p, pace: pace{store: s}, found: make(map[place][]*rollup.Summary), series: make(map[string]*member), made: made}
 	if p.WantsAgent != nil {
 		t.agents = NewNames(p.WantsAgent)
 	}
 	return t
+}
+
+// mayGoOn is called with every series: it lets the intake go first now and then, and says if there is too much.
+func (t *tally) mayGoOn(ctx context.Context) error {
+	const seldom = 16 // looking at the clock takes as long as many a record
+	if t.asked++; t.asked%seldom == 1 {
+		if err := t.pace.giveWay(ctx); err != nil {
+			return err
+		}
+	}
+	return t.check()
 }
 
 // wantsAgent tells whether the agent that a key begins with may be asked for.

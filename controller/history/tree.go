@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"sync"
 )
 
 const (
@@ -44,12 +45,34 @@ type tree struct {
 	tx       uint64 // the transaction that wrote it last
 	seen     uint64 // pages read; in circles they are more than there are
 	stale    bool   // the other meta page is damaged, and may have been the later one
-	bufs     [maxDepth][]byte
+	bufs     *pageBuffers
 	damage   error // the first found
 	place    int64 // of the value of the entry that is being yielded, in the file
 }
 
 var errCircle = fmt.Errorf("%w: pages lead round in circles", errDamaged)
+
+// pageBuffers are those of one path through a tree. They are used again: readers come by the thousand.
+type pageBuffers [maxDepth][]byte
+
+var freeBuffers = sync.Pool{New: func() any { return new(pageBuffers) }}
+
+// maxFree is the largest buffer that is kept for that.
+const maxFree = 1 << 20
+
+// free ends the use of a tree, and of all that is in it.
+func (t *tree) free() {
+	if t.bufs == nil {
+		return
+	}
+	for i, b := range t.bufs {
+		if cap(b) > maxFree {
+			t.bufs[i] = nil
+		}
+	}
+	freeBuffers.Put(t.bufs)
+	t.bufs = nil
+}
 
 // readTree reads the meta pages, of which the later good one counts.
 func readTree(r io.ReaderAt) (*tree, error) {
@@ -202,6 +225,9 @@ func (t *tree) node(id uint64, depth int) (node, error) {
 	}
 	if id < 2 || id >= t.pages {
 		return node{}, fmt.Errorf("%w: there is no page %d", errDamaged, id)
+	}
+	if t.bufs == nil {
+		t.bufs = freeBuffers.Get().(*pageBuffers)
 	}
 	buf := grow(&t.bufs[depth], t.pageSize)
 	at := int64(id * t.pageSize)

@@ -15,6 +15,7 @@ import (
 type decoder struct {
 	report  synmeshv1.Report
 	blocks  []*synmeshv1.ResultBlock
+	used    int // of these, by the report
 	texts   map[string]string
 	synAcks map[string]*synmeshv1.SynAck
 }
@@ -24,9 +25,7 @@ const maxKept = 1 << 16
 
 // decode returns the report. What it does not know how to do fast, it leaves to proto.Unmarshal.
 func (d *decoder) decode(data []byte) (*synmeshv1.Report, error) {
-	if d.texts == nil || len(d.texts) > maxKept || len(d.synAcks) > maxKept {
-		d.texts, d.synAcks = make(map[string]string), make(map[string]*synmeshv1.SynAck)
-	}
+	d.begin()
 	if d.fast(data) {
 		return &d.report, nil
 	}
@@ -34,10 +33,27 @@ func (d *decoder) decode(data []byte) (*synmeshv1.Report, error) {
 	return r, proto.Unmarshal(data, r)
 }
 
+// begin begins a report: the blocks before are used again.
+func (d *decoder) begin() {
+	d.used = 0
+	if d.texts == nil || len(d.texts) > maxKept || len(d.synAcks) > maxKept {
+		d.texts, d.synAcks = make(map[string]string), make(map[string]*synmeshv1.SynAck)
+	}
+}
+
+// nextBlock returns the next block of a report; ok is false if it does not know how to do that.
+func (d *decoder) nextBlock(data []byte) (b *synmeshv1.ResultBlock, ok bool) {
+	if d.used == len(d.blocks) {
+		d.blocks = append(d.blocks, &synmeshv1.ResultBlock{})
+	}
+	b = d.blocks[d.used]
+	d.used++
+	return b, d.block(b, data)
+}
+
 func (d *decoder) fast(data []byte) (ok bool) {
 	r := &d.report
 	r.Reset()
-	n := 0
 	for len(data) > 0 {
 		var f field
 		if data, ok = f.next(data); !ok {
@@ -49,13 +65,9 @@ func (d *decoder) fast(data []byte) (ok bool) {
 		case 2<<3 | varint:
 			r.Sequence = f.number
 		case 3<<3 | bytesType:
-			if n == len(d.blocks) {
-				d.blocks = append(d.blocks, &synmeshv1.ResultBlock{})
-			}
-			if !d.block(d.blocks[n], f.bytes) {
+			if _, ok = d.nextBlock(f.bytes); !ok {
 				return false
 			}
-			n++
 		case 4<<3 | bytesType:
 			e := &synmeshv1.RunEnd{}
 			if proto.Unmarshal(f.bytes, e) != nil {
@@ -68,7 +80,7 @@ func (d *decoder) fast(data []byte) (ok bool) {
 			return false
 		}
 	}
-	r.Blocks = d.blocks[:n]
+	r.Blocks = d.blocks[:d.used]
 	return true
 }
 

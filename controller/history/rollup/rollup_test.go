@@ -14,7 +14,7 @@ import (
 	"github.com/synmesh/synmesh/probe"
 )
 
-var same = cmp.Options{cmp.AllowUnexported(Summary{}), cmpopts.EquateEmpty()}
+var same = cmp.Options{cmp.AllowUnexported(Summary{}, sketch[uint64]{}), cmpopts.EquateEmpty()}
 
 func lognormal(rnd *rand.Rand) time.Duration {
 	return time.Duration(1e6 * math.Exp(0.3*rnd.NormFloat64()))
@@ -93,6 +93,38 @@ func TestSummariesMergeExactlyAndAreNearTheTruth(t *testing.T) {
 			t.Errorf("loss %v, not %v", a, b)
 		}
 	})
+}
+
+// A few results come to the same as in a summary, and there is room for 65,535.
+func TestFewAreSummedUpLikeOthers(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	var few Few
+	for range 2 {
+		want, got := Summary{}, Summary{}
+		want.Add(probe.Open, time.Second, true)
+		got.Add(probe.Open, time.Second, true)
+		for i := range math.MaxUint16 {
+			outcome, rtt, timed := probe.Outcomes()[rnd.IntN(len(probe.Outcomes()))], lognormal(rnd), rnd.IntN(3) > 0
+			if i > math.MaxUint16/2 { // so that more than half are in one bin
+				outcome, rtt, timed = probe.Open, time.Millisecond, true
+			}
+			want.Add(outcome, rtt, timed)
+			if !few.Add(outcome, rtt, timed) {
+				t.Fatalf("there is room for %d only", i)
+			}
+		}
+		if few.Add(probe.Open, 1, true) || few.Empty() {
+			t.Error("there is room for more than 65,535")
+		}
+		few.AddTo(&got)
+		if d := cmp.Diff(want, got, same); d != "" {
+			t.Error(d)
+		}
+		few.Reset()
+		if !few.Empty() {
+			t.Error("after Reset there is something")
+		}
+	}
 }
 
 func TestDecodeGivesWhatIsAskedFor(t *testing.T) {

@@ -43,8 +43,7 @@ type Summary struct {
 	// Min, Max and Sum are of the round trips.
 	Min, Max, Sum time.Duration
 
-	first  int      // bin that counts[0] is of
-	counts []uint64 // of round trips; neither the first nor the last is 0
+	sketch[uint64]
 }
 
 // Add counts a result. A round trip counts if it is timed; see probe.Result.Timed.
@@ -61,32 +60,7 @@ func (s *Summary) Add(o probe.Outcome, rtt time.Duration, timed bool) {
 	s.Min, s.Max = min(s.Min, rtt), max(s.Max, rtt)
 	s.Sum += rtt
 	s.Timed++
-	i := bins.Index(float64(max(rtt, 1)))
-	s.cover(i, i)
-	s.counts[i-s.first]++
-}
-
-// cover makes room for the bins from low to high.
-func (s *Summary) cover(low, high int) {
-	if len(s.counts) == 0 {
-		s.first = low
-		if n := high - low + 1; n <= cap(s.counts) {
-			s.counts = s.counts[:n]
-			clear(s.counts)
-		} else {
-			s.counts = make([]uint64, n, n+n/4) // there will be others to the right
-		}
-		return
-	}
-	if last := s.first + len(s.counts) - 1; high > last {
-		s.counts = append(s.counts, make([]uint64, high-last)...)
-	}
-	if more := s.first - low; more > 0 {
-		s.counts = append(s.counts, make([]uint64, more)...)
-		copy(s.counts[more:], s.counts)
-		clear(s.counts[:more])
-		s.first = low
-	}
+	s.count(rtt)
 }
 
 // Merge adds what o sums up.
@@ -103,15 +77,11 @@ func (s *Summary) Merge(o *Summary) {
 	s.Min, s.Max = min(s.Min, o.Min), max(s.Max, o.Max)
 	s.Sum += o.Sum
 	s.Timed += o.Timed
-	s.cover(o.first, o.first+len(o.counts)-1)
-	into := s.counts[o.first-s.first:][:len(o.counts)]
-	for i, n := range o.counts {
-		into[i] += n
-	}
+	merge(&s.sketch, &o.sketch)
 }
 
 // Reset makes the summary that of no results, and keeps its memory.
-func (s *Summary) Reset() { *s = Summary{counts: s.counts[:0]} }
+func (s *Summary) Reset() { *s = Summary{sketch: s.emptied()} }
 
 // Clone returns a copy that shares nothing with the summary.
 func (s *Summary) Clone() *Summary {
