@@ -26,7 +26,7 @@ import (
 // Spool holds what is to be reported; see spool.Spool.
 type Spool interface {
 	Epochs() (fresh uint64, older []uint64)
-	Begin(stored map[uint64]uint64, credit int64)
+	Begin(stored map[uint64]uint64, credit int64, previews bool)
 	Next(context.Context) ([]byte, error) // an encoded SessionRequest
 	Acknowledge(epoch, sequence uint64)
 	Reject(epoch, sequence uint64)
@@ -187,6 +187,6 @@ func (c *Config) greet(s stream, cancel context.CancelFunc) error {
 	for i, epoch := range hello.GetOlderEpochs() {
 		stored[epoch] = w.GetOlderSequences()[i]
 	}
-	c.Spool.Begin(stored, int64(min(w.GetCredit(), maxCredit)))
+	c.Spool.Begin(stored, int64(min(w.GetCredit(), maxCredit)), w.GetPreviews())
 	return nil
 }

@@ -346,6 +346,48 @@ func TestReportsAreSentAgainUntilTheyAreStored(t *testing.T) {
 	})
 }
 
+func TestPreviewsAreForControllersThatKnowThem(t *testing.T) {
+	var got []string
+	var s *spool.Spool
+	run(t, func(n int, st serverStream) error {
+		if _, err := st.Recv(); err != nil {
+			return err
+		}
+		if err := st.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Welcome{Welcome: &synmeshv1.Welcome{Credit: 1 << 20, Previews: n == 2}}}); err != nil {
+			return err
+		}
+		for {
+			m, err := st.Recv()
+			switch {
+			case err != nil:
+				return err
+			case m.GetPreview() != nil:
+				got = append(got, fmt.Sprintf("session %d preview %d of %s", n, m.GetPreview().GetNumber(), m.GetPreview().GetBlocks()[0].GetSource()))
+			case m.GetHeartbeat() == nil:
+				got = append(got, fmt.Sprintf("session %d %v", n, m))
+			case n == 1 && m.GetHeartbeat().GetProduced() > 0:
+				return errors.New("make place for a newer controller")
+			}
+		}
+	}, func(b *bench) {
+		var err error
+		if s, err = spool.Open(spool.Config{Dir: t.TempDir()}); err != nil { // it does not run: nothing gets to the disk
+			t.Fatal(err)
+		}
+		b.spool = s
+	}, func(b *bench) {
+		b.spool.Add(&probe.Result{Time: time.Now(), Source: "runs/a", Target: "db.fra:5432", Outcome: probe.Open, RTT: 1})
+		time.Sleep(time.Minute)
+		b.stop()
+		if want := "[session 2 preview 1 of runs/a]"; fmt.Sprint(got) != want {
+			b.t.Errorf("sent was %v, want %s", got, want)
+		}
+		if err := s.Close(); err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
 func TestACreditBeyondAllNumbersIsACredit(t *testing.T) {
 	var got []uint64
 	run(t, func(_ int, s serverStream) error {

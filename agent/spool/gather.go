@@ -14,7 +14,10 @@ type gathering struct {
 	weight  int            // the bytes that they and the ends will be, at most
 	ends    []*synmeshv1.RunEnd
 	due     time.Time // when the open results are to be written; zero if there are none
+	urgent  bool      // some of them are a run's
 	queue   []parcel  // to be written
+	writing []parcel  // being written
+	numbers uint64    // of previews
 	queued  int       // their bytes, at most
 	waiting int       // results in the queue, and in what is being written
 	failing bool      // the disk takes nothing
@@ -26,6 +29,7 @@ type parcel struct {
 	ends    []*synmeshv1.RunEnd
 	results int
 	weight  int
+	preview *preview // of its results of runs; nil: there is none
 }
 
 // What a result and a run's end take in a report, at most, beside their
@@ -77,7 +81,7 @@ func (s *Spool) giveBack(batch []parcel) {
 	for _, p := range batch {
 		s.queued += p.weight
 	}
-	s.queue = append(batch, s.queue...)
+	s.writing, s.queue = nil, append(batch, s.queue...)
 	s.trim()
 }
 
@@ -102,7 +106,10 @@ func (s *Spool) hasten(within time.Duration) {
 // seal puts what is open into the queue.
 func (s *Spool) seal() {
 	p := parcel{results: s.open.Len(), blocks: s.open.Take(), ends: s.ends, weight: s.weight}
-	s.ends, s.weight, s.due = nil, 0, time.Time{}
+	if s.urgent && p.weight <= maxPreview {
+		s.foresee(&p)
+	}
+	s.ends, s.weight, s.due, s.urgent = nil, 0, time.Time{}, false
 	s.queue = append(s.queue, p)
 	s.queued += p.weight
 	s.waiting += p.results
@@ -162,5 +169,6 @@ func (s *Spool) pick() []parcel {
 		s.queue = nil // lets go of what was written
 	}
 	s.queued -= bytes
+	s.writing = batch
 	return batch
 }

@@ -3,8 +3,10 @@ package spool
 import (
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -26,6 +28,13 @@ type model struct {
 
 	runs int
 
+	first int      // the result that this life of the process made first
+	batch []parcel // being written
+
+	shown    map[uint64]bool // by a preview of this session, and not stored yet
+	seen     map[int]bool    // results of runs, in this session
+	previews map[int]uint64  // result -> the number of its preview
+
 	wire   []*synmeshv1.SessionRequest // sent, and not received yet
 	waits  map[uint64]bool             // epochs of which the controller has rejected something
 	acks   []*synmeshv1.Report         // acknowledgements sent, and not received yet
@@ -41,7 +50,7 @@ type report struct{ epoch, sequence uint64 }
 
 func newModel(t *rapid.T, dir string) *model {
 	m := &model{cfg: Config{Dir: dir, Limit: int64(rapid.IntRange(600, 20_000).Draw(t, "limit"))},
-		stored: make(map[int]report), marks: make(map[uint64]uint64), bad: make(map[report]bool), ends: make(map[string]int)}
+		stored: make(map[int]report), marks: make(map[uint64]uint64), bad: make(map[report]bool), ends: make(map[string]int), previews: make(map[int]uint64)}
 	m.open(t)
 	return m
 }
@@ -53,6 +62,7 @@ func (m *model) open(t *rapid.T) {
 	}
 	m.spool.segmentSize = 400
 	m.wire, m.acks, m.known, m.sent = nil, nil, make(map[uint64]uint64), nil
+	m.first, m.batch = m.produced+1, nil
 }
 
 func (m *model) add(t *rapid.T) {
@@ -60,6 +70,21 @@ func (m *model) add(t *rapid.T) {
 	r := result(rapid.SampledFrom([]string{ofRun, ofMeasurement}).Draw(t, "source"))
 	r.RTT = time.Duration(m.produced)
 	m.spool.Add(r)
+	m.spool.due = time.Now().Add(time.Hour) // until late or flush
+}
+
+// late has the time come at which results are due, while the writer waits for the disk.
+func (m *model) late(*rapid.T) {
+	if !m.spool.due.IsZero() {
+		m.spool.due = time.Unix(1, 0)
+	}
+}
+
+// begin has the writer begin with what there is.
+func (m *model) begin(*rapid.T) {
+	if m.batch == nil {
+		m.batch = m.spool.takeAll()
+	}
 }
 
 func (m *model) endRun(*rapid.T) {
@@ -69,8 +94,33 @@ func (m *model) endRun(*rapid.T) {
 
 // flush has the time come at which results are written.
 func (m *model) flush(t *rapid.T) {
-	if err := m.spool.write(m.spool.takeAll()); err != nil {
+	m.begin(t)
+	batch := m.batch
+	if m.batch = nil; len(batch) > 0 || m.spool.dirty() {
+		if err := m.spool.write(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fail has the disk be full when results are written, unless that begins a segment.
+func (m *model) fail(t *rapid.T) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if m.spool.active == nil {
+		_ = full.Close()
+		return
+	}
+	_ = m.spool.active.Close()
+	m.spool.active = full
+	m.begin(t)
+	if err := m.spool.write(m.batch); err != nil {
+		m.spool.giveBack(m.batch)
+	}
+	if m.batch = nil; m.spool.active == full {
+		_ = m.spool.closeActive() // there was nothing to write, or no room
 	}
 }
 
@@ -79,10 +129,11 @@ func (m *model) connect(*rapid.T) {
 	m.wire, m.acks = nil, nil
 	m.waits = make(map[uint64]bool)
 	m.sent = make(map[uint64]uint64)
+	m.shown, m.seen = make(map[uint64]bool), make(map[int]bool)
 	for epoch, sequence := range m.marks {
 		m.known[epoch], m.sent[epoch] = sequence, sequence
 	}
-	m.spool.Begin(m.marks, 1500)
+	m.spool.Begin(m.marks, 1500, true)
 }
 
 // send puts the next report on the wire, if there is one.
@@ -95,9 +146,17 @@ func (m *model) send(t *rapid.T) {
 		return
 	}
 	m.wire = append(m.wire, next)
+	if p := next.GetPreview(); p != nil {
+		m.preview(t, p)
+	}
 	r := next.GetReport()
 	if r == nil {
 		return
+	}
+	for row := range runRows(r.GetBlocks()) {
+		if number, ok := m.previews[row]; ok && number != r.GetPreview() {
+			t.Fatalf("result %d was in preview %d, and its report says %d", row, number, r.GetPreview())
+		}
 	}
 	epoch, n := r.GetEpoch(), r.GetSequence()
 	if n <= m.known[epoch] {
@@ -107,6 +166,45 @@ func (m *model) send(t *rapid.T) {
 		t.Fatalf("report %d is sent after %d", n, m.sent[epoch])
 	}
 	m.sent[epoch] = n
+}
+
+// preview takes in that a preview is sent.
+func (m *model) preview(t *rapid.T, p *synmeshv1.Preview) {
+	for row := range runRows(p.GetBlocks()) {
+		if _, twice := m.previews[row]; twice {
+			t.Fatalf("result %d is in two previews", row)
+		}
+		m.previews[row] = p.GetNumber()
+	}
+	if n := rows(&synmeshv1.Report{Blocks: p.GetBlocks()}); n == 0 || n != len(slices.Collect(runRows(p.GetBlocks()))) {
+		t.Fatalf("preview %d has %d results; there should be some, all of runs", p.GetNumber(), n)
+	}
+}
+
+// runRows are the results of runs in blocks.
+func runRows(blocks []*synmeshv1.ResultBlock) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for row := range convert.Rows("", &synmeshv1.Report{Blocks: blocks}) {
+			if ofRuns(row.Source) && !yield(int(row.RTT)) {
+				return
+			}
+		}
+	}
+}
+
+// show has somebody who waits see results, of a preview or of a report that is stored. Those
+// of this life are seen once each.
+func (m *model) show(t *rapid.T, number uint64, preview bool, blocks []*synmeshv1.ResultBlock) {
+	shown := m.shown[number]
+	for row := range runRows(blocks) {
+		if row >= m.first && shown != m.seen[row] {
+			t.Fatalf("result %d of preview %d: the number was shown %v, the result %v", row, number, shown, m.seen[row])
+		}
+		m.seen[row] = true
+	}
+	if delete(m.shown, number); preview {
+		m.shown[number] = true
+	}
 }
 
 // soon returns the next message, or nil if there is none.
@@ -125,8 +223,12 @@ func (m *model) store(t *rapid.T) {
 	if len(m.wire) == 0 {
 		return
 	}
-	r, resume := m.wire[0].GetReport(), m.wire[0].GetResume()
+	r, resume, preview := m.wire[0].GetReport(), m.wire[0].GetResume(), m.wire[0].GetPreview()
 	m.wire = m.wire[1:]
+	if preview != nil {
+		m.show(t, preview.GetNumber(), true, preview.GetBlocks())
+		return
+	}
 	if resume != nil {
 		delete(m.waits, resume.GetEpoch())
 		return
@@ -147,6 +249,7 @@ func (m *model) store(t *rapid.T) {
 		t.Fatalf("report %d is sent again, and the welcome said %d", id.sequence, m.marks[id.epoch])
 	}
 	m.marks[id.epoch] = id.sequence
+	m.show(t, r.GetPreview(), false, r.GetBlocks())
 	for row := range convert.Rows("", r) {
 		if before, twice := m.stored[int(row.RTT)]; twice {
 			t.Fatalf("result %d is in report %v and in %v", row.RTT, before, id)
@@ -207,6 +310,7 @@ func (m *model) die(t *rapid.T) {
 
 // restart ends the process in good order.
 func (m *model) restart(t *rapid.T) {
+	m.flush(t)
 	before := m.spool.Status()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -269,7 +373,8 @@ func TestNothingIsLostUncountedNorStoredTwice(t *testing.T) {
 		defer func() { _ = m.spool.Close() }()
 		t.Repeat(map[string]func(*rapid.T){
 			"add": m.add, "add again": m.add, "end a run": m.endRun, "flush": m.flush, "flush again": m.flush, "send": m.send, "send again": m.send,
-			"store": m.store, "acknowledge": m.acknowledge, "connect": m.connect, "die": m.die, "restart": m.restart, "": m.check,
+			"store": m.store, "acknowledge": m.acknowledge, "connect": m.connect, "die": m.die, "restart": m.restart,
+			"late": m.late, "begin to write": m.begin, "fail to write": m.fail, "": m.check,
 		})
 		m.settle(t)
 	})

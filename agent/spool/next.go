@@ -11,14 +11,16 @@ import (
 const maxOld = 64
 
 // Next waits for what is to be sent next, and returns it as an encoded
-// SessionRequest: a report or a resume. It returns ctx's error when that ends. What is new and what is old take turns,
+// SessionRequest: a report, a resume or a preview. It returns ctx's error when that ends. What is new and what is old take turns,
 // but of what is old only so much is under way that what is new does not wait
-// long behind it. One goroutine at a time may call it.
+// long behind it. There is a preview only if all that is new and on disk has been sent: it takes
+// no report's place, and never comes after its own. One goroutine at a time may call it.
 func (s *Spool) Next(ctx context.Context) ([]byte, error) {
 	for {
 		s.mu.Lock()
 		changed := s.changed
 		var old, fresh *lane
+		var again time.Time // never
 		if s.begun {
 			if m := s.resumed(); m != nil {
 				s.mu.Unlock()
@@ -26,12 +28,23 @@ func (s *Spool) Next(ctx context.Context) ([]byte, error) {
 			}
 			old, fresh = s.unsent()
 		}
+		var early *preview
+		if s.previews && fresh == nil {
+			if early = s.unseen(); early == nil && s.urgent {
+				again = s.due
+			}
+		}
 		s.mu.Unlock()
+		if early != nil {
+			if blocks, err := early.encoded(); err == nil { // or the writer tells
+				return previewMessage(early.number, blocks), nil
+			}
+			continue
+		}
 		first, second := fresh, old
 		if !s.turn {
 			first, second = old, fresh
 		}
-		var again time.Time // never
 		for _, l := range []*lane{first, second} {
 			if l == nil {
 				continue

@@ -20,6 +20,8 @@ type sending struct {
 	credit int64 // bytes that may be under way
 	flying int64 // bytes that are
 	turn   bool  // whose it was last, if both are there: what is old's
+
+	previews bool // the controller takes them
 }
 
 // flight is a report that is under way, or, with the sequence 0, what is known
@@ -44,11 +46,12 @@ func (s *Spool) Epochs() (fresh uint64, older []uint64) {
 }
 
 // Begin is called for a new session, with the sequence that the controller has
-// stored of each epoch and the bytes that may be under way: Next goes on behind them.
-func (s *Spool) Begin(stored map[uint64]uint64, credit int64) {
+// stored of each epoch, the bytes that may be under way, and whether it takes previews: Next
+// goes on behind what is stored.
+func (s *Spool) Begin(stored map[uint64]uint64, credit int64, previews bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.begun, s.credit = true, credit
+	s.begun, s.credit, s.previews = true, credit, previews
 	for _, l := range s.lanes {
 		upTo := max(l.mark, stored[l.epoch])
 		s.land(l, upTo, 0)

@@ -7,6 +7,9 @@
 // else. What had been produced less than that before is lost with the process,
 // and was never numbered or counted as produced.
 //
+// Who asked for a run need not wait for the disk: of its results a Preview is sent while they
+// are on their way there. It counts for nothing else.
+//
 // The spool is bounded. When it is full it drops what is oldest and may not be
 // under way. Whatever it drops it counts, by reason; so every result is
 // acknowledged, held or dropped, and only one of these, over all lives of the process.
@@ -35,12 +38,15 @@ import (
 // what those of measurements leave out.
 const RunPrefix = "runs/"
 
+func ofRuns(source string) bool { return strings.HasPrefix(source, RunPrefix) }
+
 const (
 	defaultLimit = 1 << 30
 	maxReport    = 960 << 10 // bytes of one report; the controller takes messages of 1 MiB
 	maxQueue     = 64 << 20  // bytes of reports that wait for the disk, at most
 	maxBatch     = 8 << 20   // of those that are written at once
 	maxTail      = 256 << 10 // of what was written last, and is kept at hand
+	maxPreview   = 256 << 10 // of a report of which there is a preview
 	hurry        = 5 * time.Millisecond
 	leisure      = 200 * time.Millisecond
 	retryEvery   = time.Second // when the disk takes nothing
@@ -104,7 +110,7 @@ func Open(cfg Config) (*Spool, error) {
 	}
 	s := &Spool{
 		cfg: cfg, log: cfg.Logger.With("spool", cfg.Dir), folder: f, changed: make(chan struct{}), todo: make(chan struct{}, 1), alarm: time.NewTimer(0),
-		gathering: gathering{open: convert.Blocks{KeepSeq: func(source string) bool { return strings.HasPrefix(source, RunPrefix) }}},
+		gathering: gathering{open: convert.Blocks{KeepSeq: ofRuns}},
 		store:     store{segmentSize: min(max(cfg.Limit/64, 4<<10), 8<<20)},
 	}
 	if err := s.recover(); err != nil {
@@ -119,11 +125,15 @@ func (s *Spool) Add(r *probe.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait := s.cfg.Gather
-	if strings.HasPrefix(r.Source, RunPrefix) {
-		wait = min(wait, hurry)
-	}
 	s.load(resultWeight + len(r.Source) + len(r.Target) + len(r.Err))
 	s.open.Add(r)
+	if ofRuns(r.Source) {
+		wait = min(wait, hurry)
+		if !s.urgent {
+			s.urgent = true
+			s.notify()
+		}
+	}
 	s.hasten(wait)
 }
 
@@ -134,6 +144,9 @@ func (s *Spool) EndRun(end *synmeshv1.RunEnd) {
 	s.load(endSize(end))
 	s.ends = append(s.ends, end)
 	s.hasten(0)
+	if s.urgent {
+		s.notify()
+	}
 }
 
 // Status returns the counts of this moment.

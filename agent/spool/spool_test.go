@@ -54,7 +54,7 @@ func running(t testing.TB, cfg Config) *Spool {
 		cancel()
 		must(t, <-ran)
 	})
-	s.Begin(nil, 64<<20)
+	s.Begin(nil, 64<<20, true)
 	return s
 }
 
@@ -75,13 +75,23 @@ func decoded(message []byte, err error) (*synmeshv1.SessionRequest, error) {
 	return m, proto.Unmarshal(message, m)
 }
 
+// next returns the next report. Previews are passed over.
 func next(t testing.TB, s *Spool) *synmeshv1.Report {
+	t.Helper()
+	for {
+		if m := message(t, s); m.GetPreview() == nil {
+			return m.GetReport()
+		}
+	}
+}
+
+func message(t testing.TB, s *Spool) *synmeshv1.SessionRequest {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	m, err := decoded(s.Next(ctx))
 	must(t, err)
-	return m.GetReport()
+	return m
 }
 
 // wantNone looks that nothing is to be sent now.
@@ -178,7 +188,7 @@ func TestWhatWasWrittenLastIsSentWithoutReadingItBack(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	defer s.Close()
-	s.Begin(nil, math.MaxInt64)
+	s.Begin(nil, math.MaxInt64, true)
 	wreck := func() {
 		t.Helper()
 		must(t, os.WriteFile(s.folder.name(0, true), make([]byte, 1<<20), 0o600))
@@ -253,7 +263,7 @@ func TestReportsFitIntoAMessage(t *testing.T) {
 				must(t, s.write(batch))
 			}
 			defer s.Close()
-			s.Begin(nil, math.MaxInt64)
+			s.Begin(nil, math.MaxInt64, true)
 			all := 0
 			for s.held > 0 {
 				r := next(t, s)
@@ -296,7 +306,7 @@ func TestWhatIsOldDoesNotHoldUpWhatIsNew(t *testing.T) {
 	if len(older) != 1 || older[0] == fresh {
 		t.Fatalf("the epochs are %x and before %x", fresh, older)
 	}
-	s.Begin(map[uint64]uint64{older[0]: 7}, 1<<20)
+	s.Begin(map[uint64]uint64{older[0]: 7}, 1<<20, true)
 	first, second, third := next(t, s), next(t, s), next(t, s)
 	if first.GetEpoch() != older[0] || first.GetSequence() != 8 || second.GetEpoch() != fresh || third.GetSequence() != 9 {
 		t.Errorf("sent are %d of %x, %d of %x, %d of %x", first.GetSequence(), first.GetEpoch(), second.GetSequence(), second.GetEpoch(), third.GetSequence(), third.GetEpoch())
@@ -318,7 +328,7 @@ func TestASessionThatFindsMuchBeginsALane(t *testing.T) {
 		put(t, s, 3000)
 	}
 	before, _ := s.Epochs()
-	s.Begin(nil, 1<<20)
+	s.Begin(nil, 1<<20, true)
 	fresh, older := s.Epochs()
 	if fresh == before || len(older) != 1 || older[0] != before {
 		t.Errorf("the epochs are %x and before %x, want one more than %x", fresh, older, before)
@@ -335,7 +345,7 @@ func TestSequencesThatTheControllerKnowsAreNotUsedAgain(t *testing.T) {
 	s := open(t, Config{Dir: t.TempDir()})
 	defer s.Close()
 	before, _ := s.Epochs()
-	s.Begin(map[uint64]uint64{before: 5}, 1<<20)
+	s.Begin(map[uint64]uint64{before: 5}, 1<<20, true)
 	put(t, s, 1)
 	if r := next(t, s); r.GetEpoch() == before {
 		t.Errorf("report %d is sent, and the controller has 5 already", r.GetSequence())
@@ -348,7 +358,7 @@ func TestCreditBoundsWhatIsUnderWay(t *testing.T) {
 	for range 5 {
 		put(t, s, 10)
 	}
-	s.Begin(nil, 1)
+	s.Begin(nil, 1, true)
 	first := next(t, s) // one may always
 	wantNone(t, s)
 	s.Acknowledge(first.GetEpoch(), first.GetSequence())
@@ -366,7 +376,7 @@ func TestARejectedReportIsDroppedAndTheNextAreSentAgain(t *testing.T) {
 	for n := range 3 {
 		put(t, s, n+1)
 	}
-	s.Begin(nil, 1<<20)
+	s.Begin(nil, 1<<20, true)
 	var last *synmeshv1.Report
 	for range 3 {
 		last = next(t, s)
@@ -450,7 +460,7 @@ func TestTheEndOfARunOutlivesItsResults(t *testing.T) {
 	}
 	s.cfg.Limit = 1 << 20
 	must(t, s.write(s.takeAll()))
-	s.Begin(nil, 1<<20)
+	s.Begin(nil, 1<<20, true)
 	if r := next(t, s); len(r.GetRunEnds()) != 1 || rows(r) != 0 {
 		t.Errorf("sent is %v, want the end of the run alone", r)
 	}
@@ -540,7 +550,7 @@ func TestADroppedSegmentIsNotLookedFor(t *testing.T) {
 	s.settle(g, results)
 	g.gone = true
 	s.removeFile(g)
-	s.Begin(nil, 1<<20)
+	s.Begin(nil, 1<<20, true)
 	if r := next(t, s); r.GetSequence() != g.last+1 {
 		t.Errorf("report %d is sent, want %d", r.GetSequence(), g.last+1)
 	}
@@ -569,14 +579,14 @@ func TestASegmentThatCannotBeOpenedNowIsNotLost(t *testing.T) {
 	for range 3 {
 		put(t, s, 2)
 	}
-	s.Begin(nil, 1<<20)
+	s.Begin(nil, 1<<20, true)
 	free := block(t, cfg.Dir, "*.segment")
 	wantNone(t, s)
 	free()
 	s.Acknowledge(next(t, s).GetEpoch(), 1)
 
 	free = block(t, cfg.Dir, "*.sent")
-	s.Begin(nil, 1<<20) // cannot look up where the second begins
+	s.Begin(nil, 1<<20, true) // cannot look up where the second begins
 	wantNone(t, s)
 	must(t, s.write(nil))
 	free()
@@ -599,7 +609,7 @@ func TestASegmentThatCannotBeOpenedNowIsNotLost(t *testing.T) {
 	s = open(t, cfg)
 	defer s.Close()
 	old := s.lanes[0].epoch
-	s.Begin(map[uint64]uint64{old: 1}, 1<<20)
+	s.Begin(map[uint64]uint64{old: 1}, 1<<20, true)
 	for sequence := uint64(2); sequence <= 3; sequence++ {
 		s.Acknowledge(old, next(t, s).GetSequence())
 	}
@@ -615,10 +625,10 @@ func TestWhatIsStoredOfASegmentThatCouldNotBeReadIsNotDropped(t *testing.T) {
 	for range 3 {
 		put(t, s, 2)
 	}
-	s.Begin(nil, 1<<20)
+	s.Begin(nil, 1<<20, true)
 	r := next(t, s)
 	free := block(t, cfg.Dir, "*.sent")
-	s.Begin(map[uint64]uint64{r.GetEpoch(): 1}, 1<<20)
+	s.Begin(map[uint64]uint64{r.GetEpoch(): 1}, 1<<20, true)
 	free()
 	for range 2 {
 		s.Acknowledge(r.GetEpoch(), next(t, s).GetSequence())
@@ -650,7 +660,7 @@ func TestADamagedBitCostsItsRecordOnly(t *testing.T) {
 		must(t, os.CopyFS(dir, os.DirFS(original)))
 		flip(t, dir, at)
 		s := open(t, Config{Dir: dir, Limit: 64 << 10, Logger: slog.New(slog.DiscardHandler)})
-		s.Begin(nil, 1<<20)
+		s.Begin(nil, 1<<20, true)
 		stored := 0
 		for {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -712,7 +722,7 @@ func FuzzSegment(f *testing.F) {
 		must(t, os.WriteFile(filepath.Join(dir, "0000000000000003"+segmentSuffix), content, 0o600))
 		s := open(t, Config{Dir: dir})
 		defer s.Close()
-		s.Begin(nil, math.MaxInt64)
+		s.Begin(nil, math.MaxInt64, true)
 		put(t, s, 1)
 		for {
 			ctx, cancel := context.WithCancel(t.Context())

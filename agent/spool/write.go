@@ -4,6 +4,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -40,14 +42,16 @@ func (s *Spool) write(batch []parcel) error {
 	l := s.fresh()
 	l.writing = true
 	w := written{lane: l, last: l.last, end: s.end}
-	unwritten := s.unwritten
+	unwritten, previews := s.unwritten, s.previews
 	s.mu.Unlock()
 
 	for i, p := range batch {
 		if err := w.encode(p, unwritten); err != nil {
-			s.refuse(p, err)
-			batch[i] = parcel{}
+			s.refuse(batch, i, err)
 		}
+	}
+	if previews && slices.ContainsFunc(batch, func(p parcel) bool { return p.preview != nil }) {
+		cede()
 	}
 	var err error
 	if s.makeRoom(&w, batch) {
@@ -56,6 +60,7 @@ func (s *Spool) write(batch []parcel) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.writing = false
+	s.writing = nil
 	if err == nil {
 		for _, p := range batch {
 			s.open.GiveBack(p.blocks)
@@ -64,6 +69,15 @@ func (s *Spool) write(batch []parcel) error {
 		s.notify()
 	}
 	return err
+}
+
+// cede lets those who send a preview go first. probe-agent has one core, and a system call
+// that waits, as for the disk, keeps it until the runtime's monitor takes it away. That is Next, then
+// what writes to the connection, and once more, since that cedes as well before it writes.
+func cede() {
+	for range 3 {
+		runtime.Gosched()
+	}
 }
 
 // written is a batch on its way to disk.
@@ -78,26 +92,36 @@ type written struct {
 // encode numbers a parcel.
 func (w *written) encode(p parcel, unwritten uint64) error {
 	h := header{kind: ofReport, epoch: w.lane.epoch, sequence: w.last + 1, number: w.end, results: uint32(p.results)}
-	payload, err := proto.Marshal(&synmeshv1.Report{
-		Epoch: h.epoch, Sequence: h.sequence, Blocks: p.blocks, RunEnds: p.ends, Produced: h.end() + unwritten,
-	})
+	r := &synmeshv1.Report{Epoch: h.epoch, Sequence: h.sequence, Blocks: p.blocks, RunEnds: p.ends, Produced: h.end() + unwritten}
+	var runs []byte
+	if p.preview != nil {
+		var err error
+		if runs, err = p.preview.encoded(); err != nil {
+			return err
+		}
+		r.Preview, r.Blocks = p.preview.number, p.blocks[p.preview.blocks:]
+	}
+	payload, err := proto.Marshal(r)
 	if err != nil {
 		return err
 	}
+	payload = append(payload, runs...)
 	w.reports = appendRecord(w.reports, h, payload)
 	w.last, w.end, w.results = h.sequence, h.end(), w.results+uint64(p.results)
 	return nil
 }
 
-// refuse drops a parcel that no message can be made of: the controller could
+// refuse drops a parcel of a batch that no message can be made of: the controller could
 // not take it either.
-func (s *Spool) refuse(p parcel, why error) {
+func (s *Spool) refuse(batch []parcel, i int, why error) {
+	p := batch[i]
 	s.log.Error("a report cannot be encoded, and is dropped", "results", p.results, "reason", why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unwritten += uint64(p.results)
 	s.waiting -= p.results
 	s.drop(Rejected, uint64(p.results))
+	batch[i] = parcel{}
 }
 
 // makeRoom drops the oldest segments until there is room for the batch. If that
@@ -206,6 +230,7 @@ func (s *Spool) commit(w *written) error {
 	s.bytes += int64(len(content))
 	s.held += w.results
 	s.waiting -= int(w.results)
+	s.writing = nil // before Next sees that the reports are there
 	s.persisted = counted
 	dropped := s.gone[:gone:gone]
 	s.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package feed hands what has been stored to those who wait for it: the
+// Package feed hands what agents have reported to those who wait for it: the
 // results and the end of a run to the one who asked for it.
 package feed
 
@@ -13,14 +13,21 @@ import (
 type Event struct {
 	Agent   string
 	Session uint64 // see fleet.Session.ID
-	// Report has been stored. It is shared: do not change it. Without one, the
-	// event says that the session has ended.
+	// Report has been stored, unless it is a preview. It is shared: do not change it. Without
+	// one, the event says that the session has ended.
 	Report *synmeshv1.Report
+	// Preview says that the report has nothing but results that will be stored, if all
+	// goes well, as a part of one with the same number of a preview.
+	Preview bool
 }
 
 // queueLen is how many events may wait for a reader that is late: a large fleet
 // reports all at once.
 const queueLen = 1 << 14
+
+// maxPreviews is how many events may wait where a preview still joins them: with more it would
+// be no sooner than what is stored, and cost the reader its place in time.
+const maxPreviews = 1 << 9
 
 // Feed is safe for concurrent use.
 type Feed struct {
@@ -76,12 +83,16 @@ func (f *Feed) Wants(sources [][]byte) bool {
 	return false
 }
 
-// Publish hands an event to those whom it concerns. It never waits.
+// Publish hands an event to those whom it concerns, but for previews to those who are late.
+// It never waits.
 func (f *Feed) Publish(e Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.subs {
 		if e.Report != nil && !concerns(e.Report, s.source) {
+			continue
+		}
+		if e.Preview && len(s.events) >= maxPreviews {
 			continue
 		}
 		select {

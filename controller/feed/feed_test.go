@@ -9,6 +9,25 @@ import (
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
+func TestPreviewsNeverTakeThePlaceOfWhatIsStored(t *testing.T) {
+	f := New()
+	s := f.Subscribe("runs/a")
+	defer s.Close()
+	of := &synmeshv1.Report{Blocks: []*synmeshv1.ResultBlock{block("runs/a")}}
+	for range queueLen {
+		f.Publish(Event{Report: of, Preview: true})
+	}
+	if n := len(s.Events()); n != maxPreviews {
+		t.Errorf("%d previews wait, want %d", n, maxPreviews)
+	}
+	for range queueLen - maxPreviews {
+		f.Publish(Event{Report: of})
+	}
+	if f.Publish(Event{Report: of, Preview: true}); overflowed(s) {
+		t.Error("the reader was too slow, and of what is stored there was room for all")
+	}
+}
+
 // waiting returns what a subscription has been handed and nobody has taken.
 func waiting(s *Subscription) (got []string) {
 	for {

@@ -75,8 +75,8 @@ func (d *decoder) takeApart(data []byte) (r *synmeshv1.Report, ok bool) {
 }
 
 // The greatest fields of a report and of its blocks that the archive knows, in gatherer,
-// in chunk.fill and in decoder.
-const reportFields, blockFields = 5, 19
+// in chunk.fill and in decoder. It does not keep the number of a preview, for which nobody waits any more.
+const reportFields, blockFields = 6, 19
 
 // known tells whether a report has nothing that the archive does not know, and would lose.
 func known(r *synmeshv1.Report) bool {

@@ -83,6 +83,7 @@ func (l *looker) look(data []byte) (ok bool) {
 			l.runEnds = append(l.runEnds, e)
 		case 5<<3 | varint:
 			l.produced = f.number
+		case 6<<3 | varint:
 		default:
 			return l.lookSlowly(data)
 		}

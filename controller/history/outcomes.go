@@ -149,7 +149,7 @@ func (d *outcomeDecoder) decode(data []byte) (ok bool) {
 			return false
 		}
 		switch f.key {
-		case 1<<3 | fixed64, 2<<3 | varint, 5<<3 | varint:
+		case 1<<3 | fixed64, 2<<3 | varint, 5<<3 | varint, 6<<3 | varint:
 		case 3<<3 | bytesType:
 			if !d.block(f.bytes) {
 				return false

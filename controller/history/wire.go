@@ -76,6 +76,8 @@ func (d *decoder) fast(data []byte) (ok bool) {
 			r.RunEnds = append(r.RunEnds, e)
 		case 5<<3 | varint:
 			r.Produced = f.number
+		case 6<<3 | varint:
+			r.Preview = f.number
 		default:
 			return false
 		}

@@ -26,7 +26,7 @@ func TestTheDecoderIsFastWithWhatAgentsSend(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var d decoder
 	for i := range uint64(20) {
-		for _, r := range []*synmeshv1.Report{seldom(rnd, time.Now(), i+1, 100, 8), runReport(rnd, time.Now(), i+1), {}} {
+		for _, r := range []*synmeshv1.Report{seldom(rnd, time.Now(), i+1, 100, 8), runReport(rnd, time.Now(), i+1), {Preview: 7}, {}} {
 			got, err := d.decode(encoded(t, r))
 			if got != &d.report {
 				t.Fatal("left to proto.Unmarshal")
@@ -44,6 +44,7 @@ func FuzzDecoder(f *testing.F) {
 	now := time.Unix(1_790_000_000, 0)
 	f.Add(encoded(f, seldom(rnd, now, 1, 3, 4)))
 	f.Add(encoded(f, runReport(rnd, now, 1)))
+	f.Add(encoded(f, &synmeshv1.Report{Preview: 7}))
 	f.Add([]byte{})
 	var d decoder
 	f.Fuzz(func(t *testing.T, data []byte) {

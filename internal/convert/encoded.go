@@ -64,7 +64,7 @@ func (c *Checker) Check(data []byte) error {
 			if !c.runEnd(f.bytes) {
 				return c.checkSlowly(data)
 			}
-		case 5<<3 | varint:
+		case 5<<3 | varint, 6<<3 | varint:
 		default:
 			return c.checkSlowly(data)
 		}

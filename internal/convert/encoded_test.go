@@ -210,7 +210,7 @@ func FuzzChecker(f *testing.F) {
 			b.LocalPorts, b.Latenesses, b.HostDelays = append(b.LocalPorts, 61000), append(b.Latenesses, 5), append(b.HostDelays, -5)
 			b.SynAckIndexes, b.SynAckSeqs = append(b.SynAckIndexes, 1), append(b.SynAckSeqs, 9)
 		}
-		data, err := proto.Marshal(&synmeshv1.Report{Epoch: 1, Sequence: 2, Blocks: []*synmeshv1.ResultBlock{b, b}, RunEnds: []*synmeshv1.RunEnd{{Run: "runs/a"}}})
+		data, err := proto.Marshal(&synmeshv1.Report{Epoch: 1, Sequence: 2, Blocks: []*synmeshv1.ResultBlock{b, b}, RunEnds: []*synmeshv1.RunEnd{{Run: "runs/a"}}, Preview: uint64(rows)})
 		if err != nil {
 			f.Fatal(err)
 		}

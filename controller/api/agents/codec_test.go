@@ -12,6 +12,8 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/synmesh/synmesh/controller/feed"
+	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/internal/convert"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
@@ -63,7 +65,8 @@ func TestAReportIsTakenAsItCame(t *testing.T) {
 func TestWhatIsNotOnlyAReportIsUnmarshalled(t *testing.T) {
 	one := marshalled(t, &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Report{Report: report(7, 1)}})
 	beat := marshalled(t, &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Heartbeat{Heartbeat: &synmeshv1.Heartbeat{Produced: 9}}})
-	for name, data := range map[string][]byte{"a heartbeat": beat, "a report in two parts": slices.Concat(one, one), "a heartbeat after a report": slices.Concat(one, beat), "nothing": nil} {
+	early := marshalled(t, &synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Preview{Preview: preview(3, 2)}})
+	for name, data := range map[string][]byte{"a heartbeat": beat, "a preview": early, "a preview after a report": slices.Concat(one, early), "a report in two parts": slices.Concat(one, one), "a heartbeat after a report": slices.Concat(one, beat), "nothing": nil} {
 		var want synmeshv1.SessionRequest
 		if err := proto.Unmarshal(data, &want); err != nil {
 			t.Fatal(err)
@@ -88,4 +91,51 @@ func TestAReportThatIsWrongIsToldFromOneThatIsNone(t *testing.T) {
 	if _, err := received(t, []byte{2<<3 | 2, 2, 3<<3 | 2, 9}); !errors.Is(err, convert.ErrEncoding) {
 		t.Errorf("got %v for a block that ends too soon", err)
 	}
+}
+
+// Whatever comes is what it is by gRPC's own codec; of a report, what is taken apart.
+func FuzzRequest(f *testing.F) {
+	for _, m := range []*synmeshv1.SessionRequest{
+		{Message: &synmeshv1.SessionRequest_Report{Report: report(7, 2)}},
+		{Message: &synmeshv1.SessionRequest_Preview{Preview: preview(3, 2)}},
+		{Message: &synmeshv1.SessionRequest_Resume{Resume: &synmeshv1.Resume{Epoch: 5}}},
+		{Message: &synmeshv1.SessionRequest_Heartbeat{Heartbeat: &synmeshv1.Heartbeat{Produced: 9}}},
+	} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var want synmeshv1.SessionRequest
+		refused := proto.Unmarshal(data, &want)
+		r, err := received(t, data)
+		if (err == nil) != (refused == nil) {
+			t.Fatalf("got %v, want %v", err, refused)
+		}
+		if err != nil {
+			return
+		}
+		if r.report.Bytes == nil {
+			if !proto.Equal(&want, r.SessionRequest) {
+				t.Fatalf("got %v, want %v", r.SessionRequest, &want)
+			}
+			if p := want.GetPreview(); p != nil {
+				shown := feed.New()
+				sub := shown.Subscribe("runs/a")
+				defer sub.Close()
+				(&reporter{Service: &Service{Config: Config{Feed: shown}}, hello: hello(), session: &fleet.Session{}}).preview(r.GetPreview())
+				for len(sub.Events()) > 0 {
+					for range convert.Rows("fra-1", (<-sub.Events()).Report) {
+					}
+				}
+			}
+			return
+		}
+		e, m := r.report, want.GetReport()
+		if e.Epoch != m.GetEpoch() || e.Sequence != m.GetSequence() || (r.wrong == nil) != (convert.CheckReport(m) == nil) {
+			t.Fatalf("got %d of %d, wrong: %v, want %v", e.Sequence, e.Epoch, r.wrong, m)
+		}
+	})
 }

@@ -12,13 +12,15 @@ import (
 	"github.com/synmesh/synmesh/controller/feed"
 	"github.com/synmesh/synmesh/controller/fleet"
 	"github.com/synmesh/synmesh/controller/history"
+	"github.com/synmesh/synmesh/internal/convert"
 	"github.com/synmesh/synmesh/proto/synmesh/v1"
 )
 
-// Of a session, the controller holds one report at a time, beside what gRPC
-// takes off the wire ahead of it, 64 KiB. So credit is not what protects the
-// controller, but keeps agents from leaving a lot under way: what is new would
-// wait behind it.
+// Of a session, the controller holds what waits to be stored (maxWaiting, or one report that
+// is larger), the message behind that, and what gRPC takes off the wire ahead of it, 64 KiB. So
+// much an agent may cost that does not keep to its credit. Of those that do, no more than
+// allCredit is on the way, but for one report of each; and what is new does
+// not wait long behind it.
 const (
 	allCredit = 256 << 20 // bytes, of all agents together
 	maxCredit = 2 << 20   // of one
@@ -30,38 +32,78 @@ func (s *Service) credit() uint64 {
 	return uint64(min(max(allCredit/max(s.sessions.Load(), 1), minCredit), maxCredit))
 }
 
-// reporter takes in what an agent says in a session, one message after the other.
+// reporter takes in what an agent says in a session: what it reports one after the other, as
+// the history stores it, and the rest at once.
 type reporter struct {
 	*Service
 	hello   *synmeshv1.Hello
 	session *fleet.Session
 	log     *slog.Logger
+	waiting *waiting
 
+	// Of store alone:
 	told     uint64          // credit
 	known    map[uint64]bool // epochs that it has reported under
 	rejected map[uint64]bool // epochs of which a report was, and no resume came
 }
 
 func newReporter(s *Service, hello *synmeshv1.Hello, session *fleet.Session, log *slog.Logger) *reporter {
-	return &reporter{Service: s, hello: hello, session: session, log: log, known: make(map[uint64]bool), rejected: make(map[uint64]bool)}
+	return &reporter{Service: s, hello: hello, session: session, log: log, waiting: newWaiting(),
+		known: make(map[uint64]bool), rejected: make(map[uint64]bool)}
 }
 
-func (r *reporter) take(ctx context.Context, q *request) error {
+// receive takes in what the agent says, until the stream ends.
+func (r *reporter) receive(st stream) {
+	for {
+		q := &request{}
+		err := q.next(st)
+		if err == nil {
+			err = r.hear(st.Context(), q)
+		}
+		if err != nil {
+			r.waiting.end(err)
+			return
+		}
+	}
+}
+
+// hear takes in a message, which is its own.
+func (r *reporter) hear(ctx context.Context, q *request) error {
 	r.session.Heard(q.GetHeartbeat())
 	switch m := q.GetMessage().(type) {
-	case *synmeshv1.SessionRequest_Report:
-		return r.store(ctx, q)
+	case *synmeshv1.SessionRequest_Report, *synmeshv1.SessionRequest_Resume:
+		return r.waiting.put(ctx, q)
 	case *synmeshv1.SessionRequest_Heartbeat:
 		r.session.Send(&synmeshv1.SessionResponse{Message: &synmeshv1.SessionResponse_Echo{
 			Echo: &synmeshv1.Echo{HeartbeatTime: m.Heartbeat.GetTime(), Time: timestamppb.Now()}}})
-	case *synmeshv1.SessionRequest_Resume:
-		delete(r.rejected, m.Resume.GetEpoch())
+	case *synmeshv1.SessionRequest_Preview:
+		r.preview(m.Preview)
 	}
 	return nil
 }
 
-// store makes a report durable, acknowledges it, and shows it to those who wait for it.
-func (r *reporter) store(ctx context.Context, q *request) error {
+// preview shows results to those who wait for them. If something is wrong with it, the report will tell.
+func (r *reporter) preview(m *synmeshv1.Preview) {
+	e := feed.Event{Agent: r.hello.GetName(), Session: r.session.ID, Preview: true,
+		Report: &synmeshv1.Report{Preview: m.GetNumber(), Blocks: m.GetBlocks()}}
+	if m.GetNumber() > 0 && convert.CheckReport(e.Report) == nil {
+		r.Feed.Publish(e)
+	}
+}
+
+// store takes in what is reported, until the stream ends.
+func (r *reporter) store(ctx context.Context) error {
+	return ignoreEnd(ctx, r.waiting.each(ctx, func(q *request) error {
+		if m := q.GetResume(); m != nil {
+			delete(r.rejected, m.GetEpoch())
+			return nil
+		}
+		return r.report(ctx, q)
+	}))
+}
+
+// report makes a report durable, acknowledges it, and shows it to those who wait for it.
+func (r *reporter) report(ctx context.Context, q *request) error {
 	m := q.report
 	if r.rejected[m.Epoch] {
 		return nil // it comes again

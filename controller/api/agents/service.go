@@ -44,7 +44,7 @@ type Config struct {
 type Service struct {
 	synmeshv1.UnimplementedAgentServiceServer
 	Config
-	streams  sync.WaitGroup // goroutines that receive from a stream or send on it
+	streams  sync.WaitGroup // goroutines that receive from a stream, send on it, or store what came
 	sessions atomic.Int64
 	greeting greeting
 	turns    turns
@@ -82,12 +82,14 @@ func (s *Service) Session(st stream) error {
 		log.Info("agent disconnected", "session", session.ID)
 	}()
 
-	// Both end with the stream, and that with this method: an agent that does
+	// All end with the stream, and that with this method: an agent that does
 	// not read holds up nobody who waits for the end of its session.
 	ended := make(chan error, 2)
+	r := newReporter(s, hello, session, log)
+	s.streams.Go(func() { r.receive(st) })
 	s.streams.Go(func() {
 		defer turn.end()
-		ended <- s.receive(st, newReporter(s, hello, session, log))
+		ended <- r.store(st.Context())
 	})
 	s.streams.Go(func() { ended <- send(st, session) })
 	select {
@@ -151,7 +153,7 @@ func (s *Service) greet(st stream) (*synmeshv1.Hello, *fleet.Session, *turn, err
 
 // welcome tells an agent what is stored of its epochs.
 func (s *Service) welcome(hello *synmeshv1.Hello) (*synmeshv1.Welcome, error) {
-	welcome := &synmeshv1.Welcome{Credit: s.credit()}
+	welcome := &synmeshv1.Welcome{Credit: s.credit(), Previews: true}
 	var err error
 	welcome.Sequence, err = s.History.Sequence(hello.GetName(), hello.GetEpoch())
 	for _, epoch := range hello.GetOlderEpochs() {
@@ -213,21 +215,6 @@ func send(st stream, session *fleet.Session) error {
 			}
 		case <-st.Context().Done():
 			return nil
-		}
-	}
-}
-
-// receive takes in what the agent sends, until the stream ends.
-func (s *Service) receive(st stream, r *reporter) error {
-	var m request
-	defer m.release()
-	for {
-		err := m.next(st)
-		if err == nil {
-			err = r.take(st.Context(), &m)
-		}
-		if err != nil {
-			return ignoreEnd(st.Context(), err)
 		}
 	}
 }

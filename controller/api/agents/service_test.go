@@ -58,7 +58,12 @@ func hello() *synmeshv1.Hello {
 
 func (b *bench) join() *apitest.Agent {
 	b.Helper()
-	a, _ := apitest.Join(b, b.conn, hello())
+	return b.joinAs(hello())
+}
+
+func (b *bench) joinAs(h *synmeshv1.Hello) *apitest.Agent {
+	b.Helper()
+	a, _ := apitest.Join(b, b.conn, h)
 	return a
 }
 
@@ -96,6 +101,8 @@ func (b *bench) published(s *feed.Subscription) (got []string) {
 	for len(s.Events()) > 0 {
 		if e := <-s.Events(); e.Report == nil {
 			got = append(got, fmt.Sprintf("session %d ended", e.Session))
+		} else if e.Preview {
+			got = append(got, fmt.Sprintf("session %d preview %d", e.Session, e.Report.GetPreview()))
 		} else {
 			got = append(got, fmt.Sprintf("session %d report %d", e.Session, e.Report.GetSequence()))
 		}

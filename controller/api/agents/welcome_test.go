@@ -25,6 +25,8 @@ func TestAWelcomeKnowsWhatTheSessionBeforeItStores(t *testing.T) {
 		old := b.join()
 		old.Report(report(1, 3))
 		<-reached
+		old.Report(report(2, 3)) // waits, and is forgotten with its session
+		synctest.Wait()
 		next := apitest.Open(b, b.conn)
 		next.Hello(hello())
 		synctest.Wait()

@@ -54,6 +54,12 @@ func (a *Agent) Report(r *synmeshv1.Report) {
 	a.send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Report{Report: r}})
 }
 
+// Preview sends a preview.
+func (a *Agent) Preview(p *synmeshv1.Preview) {
+	a.t.Helper()
+	a.send(&synmeshv1.SessionRequest{Message: &synmeshv1.SessionRequest_Preview{Preview: p}})
+}
+
 // Heartbeat sends a heartbeat.
 func (a *Agent) Heartbeat(h *synmeshv1.Heartbeat) {
 	a.t.Helper()
@@ -105,6 +111,14 @@ func (a *Agent) End() (rest []*synmeshv1.SessionResponse, why error) {
 			return rest, err
 		}
 		rest = append(rest, m)
+	}
+}
+
+// Finish says that nothing more will be sent.
+func (a *Agent) Finish() {
+	a.t.Helper()
+	if err := a.stream.CloseSend(); err != nil {
+		a.t.Fatalf("close: %v", err)
 	}
 }
 

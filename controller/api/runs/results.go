@@ -9,6 +9,10 @@ import (
 // maxResults are in one message, which stays far below its bound.
 const maxResults = 1000
 
+// maxShown is how many previews of an agent are shown that are not stored yet. It makes them
+// in a minute, while nothing is stored at all.
+const maxShown = 1 << 13
+
 // pending returns an event and those that wait behind it.
 func pending(e feed.Event, sub *feed.Subscription) []feed.Event {
 	all := []feed.Event{e}
@@ -23,11 +27,17 @@ func (r *run) events(all []feed.Event) error {
 	var batch []*synmeshv1.Result
 	for _, e := range all {
 		p := r.waiting[e.Agent]
-		if p == nil || e.Report == nil && e.Session != p.session.ID { // that is an older session's end
+		if p == nil || (e.Report == nil || e.Preview) && e.Session != p.session.ID { // that is an older session's
 			continue
 		}
-		for row := range convert.Rows(e.Agent, r.ours(e.Report)) {
-			p.received++
+		ours := r.ours(e.Report)
+		if !e.Preview {
+			p.stored += results(ours)
+		}
+		if !p.show(e) {
+			ours = nil
+		}
+		for row := range convert.Rows(e.Agent, ours) {
 			if batch = append(batch, convert.FromResult(row)); len(batch) == maxResults {
 				if err := r.send(batch); err != nil {
 					return err
@@ -50,6 +60,25 @@ func (r *run) events(all []feed.Event) error {
 	return r.send(batch)
 }
 
+// show tells whether the results of an event have not been shown yet, and takes in that they
+// are. Those of a preview are not shown again when they are stored.
+func (p *part) show(e feed.Event) bool {
+	number := e.Report.GetPreview()
+	shown := p.shown[number]
+	if !e.Preview {
+		delete(p.shown, number)
+		return !shown
+	}
+	if shown || len(p.shown) == maxShown {
+		return false
+	}
+	if p.shown == nil {
+		p.shown = make(map[uint64]bool)
+	}
+	p.shown[number] = true
+	return true
+}
+
 // ended tells whether an event ends an agent's part, and how.
 func (r *run) ended(e feed.Event, p *part) (missing uint64, why string, ended bool) {
 	if e.Report == nil {
@@ -57,10 +86,18 @@ func (r *run) ended(e feed.Event, p *part) (missing uint64, why string, ended bo
 	}
 	for _, end := range e.Report.GetRunEnds() {
 		if end.GetRun() == r.name {
-			return end.GetProduced() - min(p.received, end.GetProduced()), end.GetError(), true
+			return end.GetProduced() - min(p.stored, end.GetProduced()), end.GetError(), true
 		}
 	}
 	return 0, "", false
+}
+
+// results counts the results of a report.
+func results(m *synmeshv1.Report) (n uint64) {
+	for _, b := range m.GetBlocks() {
+		n += uint64(len(b.GetOutcomes()))
+	}
+	return n
 }
 
 // ours is what a report has of this run.

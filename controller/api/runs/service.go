@@ -142,7 +142,8 @@ type run struct {
 // part is what one agent does of a run.
 type part struct {
 	session   *fleet.Session
-	received  uint64
+	stored    uint64          // results
+	shown     map[uint64]bool // numbers of previews that were, and are not stored yet
 	cancelled bool
 }
 

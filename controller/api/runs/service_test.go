@@ -82,6 +82,22 @@ func (p *player) report(results []probe.Result, ends ...*synmeshv1.RunEnd) {
 	p.b.feed.Publish(feed.Event{Agent: p.name, Session: p.session.ID, Report: apitest.Report(1, 1, results, ends...)})
 }
 
+// preview publishes results that are not stored yet.
+func (p *player) preview(number uint64, results []probe.Result) {
+	p.publish(number, true, results)
+}
+
+// stored is report, of results of which there was a preview, or may have been.
+func (p *player) stored(number uint64, results []probe.Result, ends ...*synmeshv1.RunEnd) {
+	p.publish(number, false, results, ends...)
+}
+
+func (p *player) publish(number uint64, preview bool, results []probe.Result, ends ...*synmeshv1.RunEnd) {
+	r := apitest.Report(1, 1, results, ends...)
+	r.Preview = number
+	p.b.feed.Publish(feed.Event{Agent: p.name, Session: p.session.ID, Report: r, Preview: preview})
+}
+
 // leave ends the session as the agents' service does.
 func (p *player) leave() {
 	p.session.End("the stream has ended")

@@ -244,12 +244,12 @@ func (p *page) latency(rows []latencyRow, taken intakeRow) {
 	p.section("Latency", fmt.Sprintf(`
 How old a result is when a client has it: from the time that the SYN-ACK came in, by the kernel's stamp, to when this
 program has read it off the stream; in milliseconds. probe-agent probes %d targets once a second for %v, on a host of its own, and
-writes each result to its disk first; probe-controller has it on its disk, too, before a client
-gets it. One client has asked for it (Run), and one watches (Watch). Meanwhile the controller has nothing else to do, or
+writes each result to its disk, and then so does probe-controller. Who watches (Watch) gets what is on both; who has asked
+for the results (Run) gets a preview while they are on their way. Meanwhile the controller has nothing else to do, or
 it takes in %d results a second of %d other agents ("busy"), as in the section on ingest; it took in %.0f,
 acknowledged after %s ms at p99. All is on the same cores and one clock. "The disk alone" is what
-a write of 4 KiB and its sync took meanwhile, on the same disk: a result waits for three of these at least, one of the agent's and
-two of the controller's, and for 5 ms in which the agent gathers others.`,
+a write of 4 KiB and its sync took meanwhile, on the same disk: one that is watched waits for three of these at least, one of the agent's and
+two of the controller's, and each for 5 ms in which the agent gathers others.`,
 		watchedTargets, p.options.latencyFor, loadedRate, loadedAgents, float64(taken.results)/taken.took.Seconds(), millis(taken.p99)))
 	var cells [][]string
 	for _, r := range rows {

@@ -32,6 +32,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Report
 	//	*SessionRequest_Heartbeat
 	//	*SessionRequest_Resume
+	//	*SessionRequest_Preview
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -110,6 +111,15 @@ func (x *SessionRequest) GetResume() *Resume {
 	return nil
 }
 
+func (x *SessionRequest) GetPreview() *Preview {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Preview); ok {
+			return x.Preview
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -130,6 +140,10 @@ type SessionRequest_Resume struct {
 	Resume *Resume `protobuf:"bytes,4,opt,name=resume,proto3,oneof"`
 }
 
+type SessionRequest_Preview struct {
+	Preview *Preview `protobuf:"bytes,5,opt,name=preview,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Report) isSessionRequest_Message() {}
@@ -137,6 +151,8 @@ func (*SessionRequest_Report) isSessionRequest_Message() {}
 func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
 
 func (*SessionRequest_Resume) isSessionRequest_Message() {}
+
+func (*SessionRequest_Preview) isSessionRequest_Message() {}
 
 // Hello introduces an agent.
 type Hello struct {
@@ -359,7 +375,10 @@ type Report struct {
 	RunEnds []*RunEnd `protobuf:"bytes,4,rep,name=run_ends,json=runEnds,proto3" json:"run_ends,omitempty"`
 	// Results that the spool has taken in up to the end of this report, in the life of
 	// its folder: those of all reports, and those dropped before they were in one.
-	Produced      uint64 `protobuf:"varint,5,opt,name=produced,proto3" json:"produced,omitempty"`
+	Produced uint64 `protobuf:"varint,5,opt,name=produced,proto3" json:"produced,omitempty"`
+	// The number of the preview that may have come of its results of runs; 0: there was
+	// none. The history does not keep it for ever.
+	Preview       uint64 `protobuf:"varint,6,opt,name=preview,proto3" json:"preview,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +448,71 @@ func (x *Report) GetProduced() uint64 {
 	return 0
 }
 
+func (x *Report) GetPreview() uint64 {
+	if x != nil {
+		return x.Preview
+	}
+	return 0
+}
+
+// Preview shows results of runs to those who wait for them while the agent's disk has
+// not taken them yet. Nothing of it is stored or acknowledged: the same results
+// come in a report, which is the one that counts. It may be left out, or passed over.
+type Preview struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts up in the life of the agent's process: a report has it, too, however often and
+	// under whatever sequence it comes.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// As they are in the report, and in the same field: they are encoded once.
+	Blocks        []*ResultBlock `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preview) Reset() {
+	*x = Preview{}
+	mi := &file_synmesh_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preview) ProtoMessage() {}
+
+func (x *Preview) ProtoReflect() protoreflect.Message {
+	mi := &file_synmesh_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preview.ProtoReflect.Descriptor instead.
+func (*Preview) Descriptor() ([]byte, []int) {
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Preview) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Preview) GetBlocks() []*ResultBlock {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
 // ResultBlock holds the results of one source and one target as columns: row i
 // is the i-th entry of every column. A column may be empty, and then means the
 // value named with it.
@@ -473,7 +557,7 @@ type ResultBlock struct {
 
 func (x *ResultBlock) Reset() {
 	*x = ResultBlock{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[4]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +569,7 @@ func (x *ResultBlock) String() string {
 func (*ResultBlock) ProtoMessage() {}
 
 func (x *ResultBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[4]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +582,7 @@ func (x *ResultBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultBlock.ProtoReflect.Descriptor instead.
 func (*ResultBlock) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResultBlock) GetSource() string {
@@ -648,7 +732,7 @@ type ResultNote struct {
 
 func (x *ResultNote) Reset() {
 	*x = ResultNote{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[5]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +744,7 @@ func (x *ResultNote) String() string {
 func (*ResultNote) ProtoMessage() {}
 
 func (x *ResultNote) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[5]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +757,7 @@ func (x *ResultNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultNote.ProtoReflect.Descriptor instead.
 func (*ResultNote) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ResultNote) GetRow() uint32 {
@@ -726,7 +810,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[6]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +822,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[6]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +835,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RunEnd) GetRun() string {
@@ -785,7 +869,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +881,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[7]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +894,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Resume) GetEpoch() uint64 {
@@ -839,7 +923,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +935,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[8]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +948,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionResponse) GetMessage() isSessionResponse_Message {
@@ -1007,14 +1091,16 @@ type Welcome struct {
 	OlderSequences []uint64 `protobuf:"varint,2,rep,packed,name=older_sequences,json=olderSequences,proto3" json:"older_sequences,omitempty"`
 	// How many bytes of reports the agent may have sent and not seen acknowledged.
 	// One report may always be under way.
-	Credit        uint64 `protobuf:"varint,3,opt,name=credit,proto3" json:"credit,omitempty"`
+	Credit uint64 `protobuf:"varint,3,opt,name=credit,proto3" json:"credit,omitempty"`
+	// Whether the controller knows what a Preview is.
+	Previews      bool `protobuf:"varint,4,opt,name=previews,proto3" json:"previews,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1112,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[9]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1125,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Welcome) GetSequence() uint64 {
@@ -1063,6 +1149,13 @@ func (x *Welcome) GetCredit() uint64 {
 	return 0
 }
 
+func (x *Welcome) GetPreviews() bool {
+	if x != nil {
+		return x.Previews
+	}
+	return false
+}
+
 // Timetable is all that an agent is to measure by itself. It takes the place
 // of the one before.
 type Timetable struct {
@@ -1078,7 +1171,7 @@ type Timetable struct {
 
 func (x *Timetable) Reset() {
 	*x = Timetable{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1183,7 @@ func (x *Timetable) String() string {
 func (*Timetable) ProtoMessage() {}
 
 func (x *Timetable) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[10]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1196,7 @@ func (x *Timetable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timetable.ProtoReflect.Descriptor instead.
 func (*Timetable) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Timetable) GetVersion() uint64 {
@@ -1138,7 +1231,7 @@ type TimetableEntry struct {
 
 func (x *TimetableEntry) Reset() {
 	*x = TimetableEntry{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1243,7 @@ func (x *TimetableEntry) String() string {
 func (*TimetableEntry) ProtoMessage() {}
 
 func (x *TimetableEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[11]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1256,7 @@ func (x *TimetableEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimetableEntry.ProtoReflect.Descriptor instead.
 func (*TimetableEntry) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TimetableEntry) GetSource() string {
@@ -1196,7 +1289,7 @@ type StartRun struct {
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1301,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[12]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1314,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartRun) GetRun() string {
@@ -1255,7 +1348,7 @@ type CancelRun struct {
 
 func (x *CancelRun) Reset() {
 	*x = CancelRun{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1360,7 @@ func (x *CancelRun) String() string {
 func (*CancelRun) ProtoMessage() {}
 
 func (x *CancelRun) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[13]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1373,7 @@ func (x *CancelRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRun.ProtoReflect.Descriptor instead.
 func (*CancelRun) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelRun) GetRun() string {
@@ -1303,7 +1396,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[14]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1408,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[14]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1421,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Acknowledge) GetSequence() uint64 {
@@ -1367,7 +1460,7 @@ type Reject struct {
 
 func (x *Reject) Reset() {
 	*x = Reject{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[15]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1472,7 @@ func (x *Reject) String() string {
 func (*Reject) ProtoMessage() {}
 
 func (x *Reject) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[15]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1485,7 @@ func (x *Reject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reject.ProtoReflect.Descriptor instead.
 func (*Reject) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reject) GetEpoch() uint64 {
@@ -1429,7 +1522,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[16]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1534,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[16]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1547,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Drain) GetReason() string {
@@ -1484,7 +1577,7 @@ type Echo struct {
 
 func (x *Echo) Reset() {
 	*x = Echo{}
-	mi := &file_synmesh_v1_agent_proto_msgTypes[17]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1589,7 @@ func (x *Echo) String() string {
 func (*Echo) ProtoMessage() {}
 
 func (x *Echo) ProtoReflect() protoreflect.Message {
-	mi := &file_synmesh_v1_agent_proto_msgTypes[17]
+	mi := &file_synmesh_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1602,7 @@ func (x *Echo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Echo.ProtoReflect.Descriptor instead.
 func (*Echo) Descriptor() ([]byte, []int) {
-	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_synmesh_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Echo) GetHeartbeatTime() *timestamppb.Timestamp {
@@ -1531,12 +1624,13 @@ var File_synmesh_v1_agent_proto protoreflect.FileDescriptor
 const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16synmesh/v1/agent.proto\x12\n" +
-	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16synmesh/v1/fleet.proto\x1a\x16synmesh/v1/probe.proto\x1a\x17synmesh/v1/result.proto\"\xe0\x01\n" +
+	"synmesh.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16synmesh/v1/fleet.proto\x1a\x16synmesh/v1/probe.proto\x1a\x17synmesh/v1/result.proto\"\x91\x02\n" +
 	"\x0eSessionRequest\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.synmesh.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\x06report\x18\x02 \x01(\v2\x12.synmesh.v1.ReportH\x00R\x06report\x125\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x15.synmesh.v1.HeartbeatH\x00R\theartbeat\x12,\n" +
-	"\x06resume\x18\x04 \x01(\v2\x12.synmesh.v1.ResumeH\x00R\x06resumeB\x10\n" +
+	"\x06resume\x18\x04 \x01(\v2\x12.synmesh.v1.ResumeH\x00R\x06resume\x12/\n" +
+	"\apreview\x18\x05 \x01(\v2\x13.synmesh.v1.PreviewH\x00R\apreviewB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe9\x02\n" +
 	"\x05Hello\x121\n" +
 	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[A-Za-z0-9._-]{1,63}$R\x04name\x12?\n" +
@@ -1558,13 +1652,17 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\fclock_offset\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12:\n" +
 	"\vclock_error\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"clockError\x128\n" +
-	"\arefused\x18\b \x03(\v2\x13.synmesh.v1.RefusalB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\arefused\"\xbf\x01\n" +
+	"\arefused\x18\b \x03(\v2\x13.synmesh.v1.RefusalB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\arefused\"\xd9\x01\n" +
 	"\x06Report\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12#\n" +
 	"\bsequence\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\bsequence\x12/\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x17.synmesh.v1.ResultBlockR\x06blocks\x12-\n" +
 	"\brun_ends\x18\x04 \x03(\v2\x12.synmesh.v1.RunEndR\arunEnds\x12\x1a\n" +
-	"\bproduced\x18\x05 \x01(\x04R\bproduced\"\xe6\x04\n" +
+	"\bproduced\x18\x05 \x01(\x04R\bproduced\x12\x18\n" +
+	"\apreview\x18\x06 \x01(\x04R\apreview\"[\n" +
+	"\aPreview\x12\x1f\n" +
+	"\x06number\x18\x01 \x01(\x04B\a\xbaH\x042\x02(\x01R\x06number\x12/\n" +
+	"\x06blocks\x18\x03 \x03(\v2\x17.synmesh.v1.ResultBlockR\x06blocks\"\xe6\x04\n" +
 	"\vResultBlock\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
@@ -1615,11 +1713,12 @@ const file_synmesh_v1_agent_proto_rawDesc = "" +
 	"\x06reject\x18\x06 \x01(\v2\x12.synmesh.v1.RejectH\x00R\x06reject\x12)\n" +
 	"\x05drain\x18\a \x01(\v2\x11.synmesh.v1.DrainH\x00R\x05drain\x12&\n" +
 	"\x04echo\x18\b \x01(\v2\x10.synmesh.v1.EchoH\x00R\x04echoB\t\n" +
-	"\amessage\"f\n" +
+	"\amessage\"\x82\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12'\n" +
 	"\x0folder_sequences\x18\x02 \x03(\x04R\x0eolderSequences\x12\x16\n" +
-	"\x06credit\x18\x03 \x01(\x04R\x06credit\"\x8e\x01\n" +
+	"\x06credit\x18\x03 \x01(\x04R\x06credit\x12\x1a\n" +
+	"\bpreviews\x18\x04 \x01(\bR\bpreviews\"\x8e\x01\n" +
 	"\tTimetable\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x124\n" +
 	"\aentries\x18\x02 \x03(\v2\x1a.synmesh.v1.TimetableEntryR\aentries\x121\n" +
@@ -1664,82 +1763,85 @@ func file_synmesh_v1_agent_proto_rawDescGZIP() []byte {
 	return file_synmesh_v1_agent_proto_rawDescData
 }
 
-var file_synmesh_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_synmesh_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_synmesh_v1_agent_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: synmesh.v1.SessionRequest
 	(*Hello)(nil),                 // 1: synmesh.v1.Hello
 	(*Heartbeat)(nil),             // 2: synmesh.v1.Heartbeat
 	(*Report)(nil),                // 3: synmesh.v1.Report
-	(*ResultBlock)(nil),           // 4: synmesh.v1.ResultBlock
-	(*ResultNote)(nil),            // 5: synmesh.v1.ResultNote
-	(*RunEnd)(nil),                // 6: synmesh.v1.RunEnd
-	(*Resume)(nil),                // 7: synmesh.v1.Resume
-	(*SessionResponse)(nil),       // 8: synmesh.v1.SessionResponse
-	(*Welcome)(nil),               // 9: synmesh.v1.Welcome
-	(*Timetable)(nil),             // 10: synmesh.v1.Timetable
-	(*TimetableEntry)(nil),        // 11: synmesh.v1.TimetableEntry
-	(*StartRun)(nil),              // 12: synmesh.v1.StartRun
-	(*CancelRun)(nil),             // 13: synmesh.v1.CancelRun
-	(*Acknowledge)(nil),           // 14: synmesh.v1.Acknowledge
-	(*Reject)(nil),                // 15: synmesh.v1.Reject
-	(*Drain)(nil),                 // 16: synmesh.v1.Drain
-	(*Echo)(nil),                  // 17: synmesh.v1.Echo
-	nil,                           // 18: synmesh.v1.Hello.LabelsEntry
-	(*DropCount)(nil),             // 19: synmesh.v1.DropCount
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*Refusal)(nil),               // 22: synmesh.v1.Refusal
-	(Outcome)(0),                  // 23: synmesh.v1.Outcome
-	(Stamp)(0),                    // 24: synmesh.v1.Stamp
-	(*SynAck)(nil),                // 25: synmesh.v1.SynAck
-	(*Icmp)(nil),                  // 26: synmesh.v1.Icmp
-	(*Retry)(nil),                 // 27: synmesh.v1.Retry
-	(*Close)(nil),                 // 28: synmesh.v1.Close
-	(*ProbeSpec)(nil),             // 29: synmesh.v1.ProbeSpec
+	(*Preview)(nil),               // 4: synmesh.v1.Preview
+	(*ResultBlock)(nil),           // 5: synmesh.v1.ResultBlock
+	(*ResultNote)(nil),            // 6: synmesh.v1.ResultNote
+	(*RunEnd)(nil),                // 7: synmesh.v1.RunEnd
+	(*Resume)(nil),                // 8: synmesh.v1.Resume
+	(*SessionResponse)(nil),       // 9: synmesh.v1.SessionResponse
+	(*Welcome)(nil),               // 10: synmesh.v1.Welcome
+	(*Timetable)(nil),             // 11: synmesh.v1.Timetable
+	(*TimetableEntry)(nil),        // 12: synmesh.v1.TimetableEntry
+	(*StartRun)(nil),              // 13: synmesh.v1.StartRun
+	(*CancelRun)(nil),             // 14: synmesh.v1.CancelRun
+	(*Acknowledge)(nil),           // 15: synmesh.v1.Acknowledge
+	(*Reject)(nil),                // 16: synmesh.v1.Reject
+	(*Drain)(nil),                 // 17: synmesh.v1.Drain
+	(*Echo)(nil),                  // 18: synmesh.v1.Echo
+	nil,                           // 19: synmesh.v1.Hello.LabelsEntry
+	(*DropCount)(nil),             // 20: synmesh.v1.DropCount
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*Refusal)(nil),               // 23: synmesh.v1.Refusal
+	(Outcome)(0),                  // 24: synmesh.v1.Outcome
+	(Stamp)(0),                    // 25: synmesh.v1.Stamp
+	(*SynAck)(nil),                // 26: synmesh.v1.SynAck
+	(*Icmp)(nil),                  // 27: synmesh.v1.Icmp
+	(*Retry)(nil),                 // 28: synmesh.v1.Retry
+	(*Close)(nil),                 // 29: synmesh.v1.Close
+	(*ProbeSpec)(nil),             // 30: synmesh.v1.ProbeSpec
 }
 var file_synmesh_v1_agent_proto_depIdxs = []int32{
 	1,  // 0: synmesh.v1.SessionRequest.hello:type_name -> synmesh.v1.Hello
 	3,  // 1: synmesh.v1.SessionRequest.report:type_name -> synmesh.v1.Report
 	2,  // 2: synmesh.v1.SessionRequest.heartbeat:type_name -> synmesh.v1.Heartbeat
-	7,  // 3: synmesh.v1.SessionRequest.resume:type_name -> synmesh.v1.Resume
-	18, // 4: synmesh.v1.Hello.labels:type_name -> synmesh.v1.Hello.LabelsEntry
-	19, // 5: synmesh.v1.Heartbeat.drops:type_name -> synmesh.v1.DropCount
-	20, // 6: synmesh.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	21, // 7: synmesh.v1.Heartbeat.clock_offset:type_name -> google.protobuf.Duration
-	21, // 8: synmesh.v1.Heartbeat.clock_error:type_name -> google.protobuf.Duration
-	22, // 9: synmesh.v1.Heartbeat.refused:type_name -> synmesh.v1.Refusal
-	4,  // 10: synmesh.v1.Report.blocks:type_name -> synmesh.v1.ResultBlock
-	6,  // 11: synmesh.v1.Report.run_ends:type_name -> synmesh.v1.RunEnd
-	23, // 12: synmesh.v1.ResultBlock.outcomes:type_name -> synmesh.v1.Outcome
-	24, // 13: synmesh.v1.ResultBlock.stamp:type_name -> synmesh.v1.Stamp
-	25, // 14: synmesh.v1.ResultBlock.syn_acks:type_name -> synmesh.v1.SynAck
-	5,  // 15: synmesh.v1.ResultBlock.notes:type_name -> synmesh.v1.ResultNote
-	26, // 16: synmesh.v1.ResultNote.icmp:type_name -> synmesh.v1.Icmp
-	27, // 17: synmesh.v1.ResultNote.retry:type_name -> synmesh.v1.Retry
-	28, // 18: synmesh.v1.ResultNote.close:type_name -> synmesh.v1.Close
-	9,  // 19: synmesh.v1.SessionResponse.welcome:type_name -> synmesh.v1.Welcome
-	10, // 20: synmesh.v1.SessionResponse.timetable:type_name -> synmesh.v1.Timetable
-	12, // 21: synmesh.v1.SessionResponse.start_run:type_name -> synmesh.v1.StartRun
-	13, // 22: synmesh.v1.SessionResponse.cancel_run:type_name -> synmesh.v1.CancelRun
-	14, // 23: synmesh.v1.SessionResponse.acknowledge:type_name -> synmesh.v1.Acknowledge
-	15, // 24: synmesh.v1.SessionResponse.reject:type_name -> synmesh.v1.Reject
-	16, // 25: synmesh.v1.SessionResponse.drain:type_name -> synmesh.v1.Drain
-	17, // 26: synmesh.v1.SessionResponse.echo:type_name -> synmesh.v1.Echo
-	11, // 27: synmesh.v1.Timetable.entries:type_name -> synmesh.v1.TimetableEntry
-	21, // 28: synmesh.v1.Timetable.expiry:type_name -> google.protobuf.Duration
-	29, // 29: synmesh.v1.TimetableEntry.spec:type_name -> synmesh.v1.ProbeSpec
-	29, // 30: synmesh.v1.StartRun.spec:type_name -> synmesh.v1.ProbeSpec
-	20, // 31: synmesh.v1.StartRun.start_time:type_name -> google.protobuf.Timestamp
-	21, // 32: synmesh.v1.Drain.retry_delay:type_name -> google.protobuf.Duration
-	20, // 33: synmesh.v1.Echo.heartbeat_time:type_name -> google.protobuf.Timestamp
-	20, // 34: synmesh.v1.Echo.time:type_name -> google.protobuf.Timestamp
-	0,  // 35: synmesh.v1.AgentService.Session:input_type -> synmesh.v1.SessionRequest
-	8,  // 36: synmesh.v1.AgentService.Session:output_type -> synmesh.v1.SessionResponse
-	36, // [36:37] is the sub-list for method output_type
-	35, // [35:36] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	8,  // 3: synmesh.v1.SessionRequest.resume:type_name -> synmesh.v1.Resume
+	4,  // 4: synmesh.v1.SessionRequest.preview:type_name -> synmesh.v1.Preview
+	19, // 5: synmesh.v1.Hello.labels:type_name -> synmesh.v1.Hello.LabelsEntry
+	20, // 6: synmesh.v1.Heartbeat.drops:type_name -> synmesh.v1.DropCount
+	21, // 7: synmesh.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	22, // 8: synmesh.v1.Heartbeat.clock_offset:type_name -> google.protobuf.Duration
+	22, // 9: synmesh.v1.Heartbeat.clock_error:type_name -> google.protobuf.Duration
+	23, // 10: synmesh.v1.Heartbeat.refused:type_name -> synmesh.v1.Refusal
+	5,  // 11: synmesh.v1.Report.blocks:type_name -> synmesh.v1.ResultBlock
+	7,  // 12: synmesh.v1.Report.run_ends:type_name -> synmesh.v1.RunEnd
+	5,  // 13: synmesh.v1.Preview.blocks:type_name -> synmesh.v1.ResultBlock
+	24, // 14: synmesh.v1.ResultBlock.outcomes:type_name -> synmesh.v1.Outcome
+	25, // 15: synmesh.v1.ResultBlock.stamp:type_name -> synmesh.v1.Stamp
+	26, // 16: synmesh.v1.ResultBlock.syn_acks:type_name -> synmesh.v1.SynAck
+	6,  // 17: synmesh.v1.ResultBlock.notes:type_name -> synmesh.v1.ResultNote
+	27, // 18: synmesh.v1.ResultNote.icmp:type_name -> synmesh.v1.Icmp
+	28, // 19: synmesh.v1.ResultNote.retry:type_name -> synmesh.v1.Retry
+	29, // 20: synmesh.v1.ResultNote.close:type_name -> synmesh.v1.Close
+	10, // 21: synmesh.v1.SessionResponse.welcome:type_name -> synmesh.v1.Welcome
+	11, // 22: synmesh.v1.SessionResponse.timetable:type_name -> synmesh.v1.Timetable
+	13, // 23: synmesh.v1.SessionResponse.start_run:type_name -> synmesh.v1.StartRun
+	14, // 24: synmesh.v1.SessionResponse.cancel_run:type_name -> synmesh.v1.CancelRun
+	15, // 25: synmesh.v1.SessionResponse.acknowledge:type_name -> synmesh.v1.Acknowledge
+	16, // 26: synmesh.v1.SessionResponse.reject:type_name -> synmesh.v1.Reject
+	17, // 27: synmesh.v1.SessionResponse.drain:type_name -> synmesh.v1.Drain
+	18, // 28: synmesh.v1.SessionResponse.echo:type_name -> synmesh.v1.Echo
+	12, // 29: synmesh.v1.Timetable.entries:type_name -> synmesh.v1.TimetableEntry
+	22, // 30: synmesh.v1.Timetable.expiry:type_name -> google.protobuf.Duration
+	30, // 31: synmesh.v1.TimetableEntry.spec:type_name -> synmesh.v1.ProbeSpec
+	30, // 32: synmesh.v1.StartRun.spec:type_name -> synmesh.v1.ProbeSpec
+	21, // 33: synmesh.v1.StartRun.start_time:type_name -> google.protobuf.Timestamp
+	22, // 34: synmesh.v1.Drain.retry_delay:type_name -> google.protobuf.Duration
+	21, // 35: synmesh.v1.Echo.heartbeat_time:type_name -> google.protobuf.Timestamp
+	21, // 36: synmesh.v1.Echo.time:type_name -> google.protobuf.Timestamp
+	0,  // 37: synmesh.v1.AgentService.Session:input_type -> synmesh.v1.SessionRequest
+	9,  // 38: synmesh.v1.AgentService.Session:output_type -> synmesh.v1.SessionResponse
+	38, // [38:39] is the sub-list for method output_type
+	37, // [37:38] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_synmesh_v1_agent_proto_init() }
@@ -1755,8 +1857,9 @@ func file_synmesh_v1_agent_proto_init() {
 		(*SessionRequest_Report)(nil),
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_Resume)(nil),
+		(*SessionRequest_Preview)(nil),
 	}
-	file_synmesh_v1_agent_proto_msgTypes[8].OneofWrappers = []any{
+	file_synmesh_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_Timetable)(nil),
 		(*SessionResponse_StartRun)(nil),
@@ -1772,7 +1875,7 @@ func file_synmesh_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synmesh_v1_agent_proto_rawDesc), len(file_synmesh_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

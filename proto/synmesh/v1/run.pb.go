@@ -284,11 +284,13 @@ func (x *RunResults) GetResults() []*Result {
 	return nil
 }
 
-// RunAgentEnded comes once for every agent, after its last result.
+// RunAgentEnded comes once for every agent, after its last result. If nothing is missing
+// and there is no error, all that the agent produced is stored, and has been sent.
 type RunAgentEnded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Agent string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
-	// Results that the agent produced and that are missing from the stream.
+	// Results that the agent produced and that were not stored. Some of them may have
+	// been sent nevertheless.
 	Missing uint64 `protobuf:"varint,2,opt,name=missing,proto3" json:"missing,omitempty"`
 	// Why the agent did not do all that it was asked; empty if it did.
 	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`

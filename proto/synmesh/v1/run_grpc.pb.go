@@ -29,8 +29,9 @@ const (
 //
 // RunService measures on demand.
 type RunServiceClient interface {
-	// Run starts the probes on the selected agents and streams what they find; a
-	// result is stored before it is sent. The run ends with the stream: when
+	// Run starts the probes on the selected agents and streams what they find, each
+	// result once, and maybe milliseconds before it is stored. What RunAgentEnded
+	// ends well is stored. The run ends with the stream: when
 	// every agent is done, or as soon as the client goes away.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunResponse], error)
 	// Attend says that somebody still waits for a run, with each message. A client that
@@ -84,8 +85,9 @@ type RunService_AttendClient = grpc.ClientStreamingClient[AttendRequest, AttendR
 //
 // RunService measures on demand.
 type RunServiceServer interface {
-	// Run starts the probes on the selected agents and streams what they find; a
-	// result is stored before it is sent. The run ends with the stream: when
+	// Run starts the probes on the selected agents and streams what they find, each
+	// result once, and maybe milliseconds before it is stored. What RunAgentEnded
+	// ends well is stored. The run ends with the stream: when
 	// every agent is done, or as soon as the client goes away.
 	Run(*RunRequest, grpc.ServerStreamingServer[RunResponse]) error
 	// Attend says that somebody still waits for a run, with each message. A client that
