@@ -90,10 +90,7 @@ func (e *Engine) complete(f *flight) {
 // hand shows a flight to its task. The lock is held.
 func (e *Engine) hand(f *flight) {
 	f.task.ready = append(f.task.ready, f)
-	select {
-	case f.task.wake <- struct{}{}:
-	default:
-	}
+	f.task.rouse()
 }
 
 // leave takes a flight out of the table, and its connection, unless that is in
@@ -151,12 +148,10 @@ func (f *flight) result(now reading, drops uint64) probe.Result {
 	case 0:
 		r.Outcome = probe.Timeout
 	case probe.Open:
-		synAck := a.synAck
-		r.SynAck = &synAck
+		r.SynAck = &a.synAck
 		r.Close = f.close
 	case probe.Unreachable:
-		icmp := a.icmp
-		r.ICMP = &icmp
+		r.ICMP = &a.icmp
 	}
 	if r.Outcome.Answered() {
 		r.Retry = f.retry()

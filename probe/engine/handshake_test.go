@@ -122,7 +122,7 @@ func script(t *testing.T, n network, port uint16, answer func(s *scripted, syn *
 		defer close(done)
 		var p packet.Packet
 		count := 0
-		for capture.Wait() == nil {
+		for capture.Wait(true) == nil {
 			_ = capture.Take(func(frames []rawsock.Frame, _ uint64) {
 				for _, f := range frames {
 					if p.Decode(f.Data) == nil && p.Kind == packet.KindTCP && p.TCP.Flags&(packet.SYN|packet.ACK) == packet.SYN {

@@ -57,8 +57,14 @@ func (t *task) prepare(f *flight, now reading) (*flight, error) {
 func (t *task) begin(f *flight) error {
 	e := t.engine
 	var before *flight // of the same addresses and ports
-	if b := t.latest[f.slot]; b != nil && !f.warmUp && b.target == f.target && b.way == f.way {
-		before, f.ahead = b, b.ahead
+	repeated := t.latest != nil && !f.warmUp
+	if repeated {
+		if b := t.latest[f.slot]; b != nil && b.target == f.target && b.way == f.way {
+			before = b
+		}
+	}
+	if before != nil {
+		f.ahead = before.ahead
 	} else {
 		f.ahead = e.offset(f.tuple())
 	}
@@ -72,7 +78,8 @@ func (t *task) begin(f *flight) error {
 	}
 	if f.warmUp {
 		e.stats.WarmUps++
-	} else {
+	}
+	if repeated {
 		f.behind = before != nil && !before.done
 		t.latest[f.slot] = f
 	}
@@ -185,8 +192,9 @@ func (t *task) drop(f *flight, err error) {
 
 // fail hands over a probe that could not be done.
 func (t *task) fail(f *flight, now reading, err error) {
-	r := t.blank(f)
+	t.result = t.blank(f)
+	r := &t.result
 	r.Attempts = max(0, len(f.syns)-1)
 	r.Time, r.Outcome, r.Err = time.Unix(0, now.wall), probe.Error, err.Error()
-	t.handOver(f, &r)
+	t.handOver(f)
 }

@@ -9,13 +9,20 @@ import (
 // receive matches packets until the capture is closed.
 func (e *Engine) receive() error {
 	for {
-		if err := e.capture.Wait(); err != nil {
+		if err := e.capture.Wait(e.awaits()); err != nil {
 			return err
 		}
 		if err := e.capture.Take(e.handle); err != nil {
 			return err
 		}
 	}
+}
+
+// awaits tells whether any probe has not been answered yet.
+func (e *Engine) awaits() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.table) > 0
 }
 
 // handle takes in packets; the capture calls it for one batch at a time.

@@ -148,7 +148,7 @@ func (r *responder) act(p plot) {
 
 func (r *responder) listen() {
 	var p packet.Packet
-	for r.capture.Wait() == nil {
+	for r.capture.Wait(true) == nil {
 		_ = r.capture.Take(func(frames []rawsock.Frame, _ uint64) {
 			for _, f := range frames {
 				if p.Decode(f.Data) == nil && p.Kind == packet.KindTCP {

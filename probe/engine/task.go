@@ -53,10 +53,15 @@ func (e *Engine) Do(ctx context.Context, spec probe.Spec, emit func(*probe.Resul
 	for i := range found {
 		t.targets[i] = newTarget(spec.Targets[i].Name, &found[i])
 	}
+	if t.alarm, err = rawsock.OpenAlarm(); err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
-	var follower sync.WaitGroup
-	follower.Go(func() { t.follow(ctx, found) })
-	defer follower.Wait()
+	var others sync.WaitGroup
+	others.Go(func() { t.follow(ctx, found) })
+	others.Go(func() { t.silent <- t.alarm.Each(t.rouse) })
+	defer others.Wait()
+	defer func() { err = errors.Join(err, t.alarm.Close()) }()
 	defer stop()
 	defer t.endWarmUps()
 	defer t.abandon()
@@ -72,18 +77,23 @@ type task struct {
 	targets []*target
 	moved   chan move // where names lead now
 	emit    func(*probe.Result)
+	result  probe.Result // that is being handed over
 
 	start    time.Duration // when the schedule begins
 	schedule *schedule.Schedule
 	pending  int       // probes begun without a result
-	latest   []*flight // of each slot
+	latest   []*flight // of each slot; nil if there is one for each, which a sweep need not remember
 	// stages are what flights wait for: the answer to the first SYN, to the
 	// second and so on, the end of the connection, the end of its TIME_WAIT, the
 	// answer to a warm-up.
 	stages []queue
 	ready  []*flight     // of which the receiver knows more
-	wake   chan struct{} // says that ready is not empty
+	wake   chan struct{} // says that ready is not empty, or that it is time
 	taken  []*flight     // what ready was, being looked at
+
+	alarm     *rawsock.Alarm
+	appointed time.Duration // when it goes off, or has gone off
+	silent    chan error    // why it does not any more
 
 	warmUps   warmUps
 	ways      ways
@@ -93,10 +103,12 @@ type task struct {
 }
 
 func newTask(e *Engine, spec probe.Spec, guards []*rawsock.Guard, emit func(*probe.Result)) *task {
-	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1), moved: make(chan move)}
+	t := &task{engine: e, spec: spec, guards: guards, emit: emit, wake: make(chan struct{}, 1), silent: make(chan error, 1), moved: make(chan move)}
 	t.targets = make([]*target, len(spec.Targets))
 	t.ways = ways{router: e.router, how: &t.spec.Sending, known: make(map[origin]*way)}
-	t.latest = make([]*flight, len(spec.Targets)*len(guards))
+	if spec.Count != 1 {
+		t.latest = make([]*flight, len(spec.Targets)*len(guards))
+	}
 	t.schedule = schedule.New(&t.spec, len(spec.Targets)*len(guards))
 	t.stages = make([]queue, spec.Retries+4)
 	for i := range spec.Retries {
@@ -136,8 +148,6 @@ func (t *task) follow(ctx context.Context, found []resolve.Address) {
 
 func (t *task) loop(ctx context.Context) error {
 	t.start = t.engine.clock().mono
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		t.takeReady()
 		now := t.engine.clock()
@@ -151,9 +161,10 @@ func (t *task) loop(ctx context.Context) error {
 				more, next = true, q.until
 			}
 		}
-		timer.Reset(next - t.engine.clock().mono)
+		if err := t.appoint(next); err != nil {
+			return err
+		}
 		select {
-		case <-timer.C:
 		case <-t.wake:
 		case m := <-t.moved: // what is under way stays where it was sent
 			t.targets[m.target] = newTarget(t.targets[m.target].name, &m.to)
@@ -161,7 +172,31 @@ func (t *task) loop(ctx context.Context) error {
 			return ctx.Err()
 		case <-t.engine.stopped:
 			return errStopped
+		case err := <-t.silent:
+			return err
 		}
+	}
+}
+
+// appoint has the loop be woken at that time.
+func (t *task) appoint(at time.Duration) error {
+	wait := at - t.engine.clock().mono
+	if wait <= 0 {
+		t.rouse()
+		return nil
+	}
+	if at == t.appointed {
+		return nil // spares a system call
+	}
+	t.appointed = at
+	return t.alarm.Set(wait)
+}
+
+// rouse wakes the loop. It may be called by anybody.
+func (t *task) rouse() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -279,11 +314,12 @@ func (t *task) takeReady() {
 
 // finish hands over the result of a flight that is done; see flight.result.
 func (t *task) finish(f *flight, now reading, drops uint64) {
-	r := f.result(now, drops)
-	t.handOver(f, &r)
+	t.result = f.result(now, drops)
+	t.handOver(f)
 }
 
-func (t *task) handOver(f *flight, r *probe.Result) {
+// handOver hands over the result of a flight that is done, once.
+func (t *task) handOver(f *flight) {
 	if f.over {
 		return
 	}
@@ -296,7 +332,7 @@ func (t *task) handOver(f *flight, r *probe.Result) {
 		return
 	}
 	t.pending--
-	t.emit(r)
+	t.emit(&t.result)
 }
 
 // abandon takes all that is left out of the engine, and resets connections

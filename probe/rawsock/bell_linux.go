@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pause is how long a bell is silent after it has rung. Waking somebody up is
-// the dearest thing that the kernel does for a packet; of those that come soon
-// after another, it does it once for all.
+// pause is how long a bell is silent after it has rung, if more is to come. Waking
+// somebody up is the dearest thing that the kernel does for a packet; of those
+// that come soon after another, it does it once for all. Where none does, the
+// end of the pause would be one waking more.
 const pause = 250 * time.Microsecond
 
 // bell rings once when one of some sockets can be read, and not again until
@@ -22,6 +23,7 @@ type bell struct {
 	file    *os.File // the epoll instance
 	conn    syscall.RawConn
 	rang    time.Time
+	busy    bool // it rang soon after it was armed
 }
 
 func hang(sockets []int) (*bell, error) {
@@ -56,11 +58,13 @@ func (b *bell) arm(fd, op int, events uint32) error {
 	return nil
 }
 
-// wait returns when a socket can be read, or the bell is closed.
-func (b *bell) wait() error {
-	if rest := pause - time.Since(b.rang); rest > 0 {
+// wait returns when a socket can be read, or the bell is closed. More says
+// that this is expected soon, as it is in any case of a bell that has rung as soon as it was armed.
+func (b *bell) wait(more bool) error {
+	if rest := pause - time.Since(b.rang); (more || b.busy) && rest > 0 {
 		time.Sleep(rest)
 	}
+	begun := time.Now()
 	var failed error
 	armed := false
 	err := b.conn.Read(func(fd uintptr) bool {
@@ -76,6 +80,7 @@ func (b *bell) wait() error {
 		return rung || failed != nil
 	})
 	b.rang = time.Now()
+	b.busy = b.rang.Sub(begun) < pause
 	if err == nil {
 		err = failed
 	}

@@ -97,10 +97,11 @@ func packetSocket(filter []bpf.RawInstruction, protocol uint16) (fd int, err err
 	return fd, nil
 }
 
-// Wait returns when there are packets to take. After Close it returns an error
+// Wait returns when there are packets to take. More says that the caller expects
+// some soon: then it lets them gather for a moment. After Close it returns an error
 // that wraps os.ErrClosed. Only one goroutine may wait.
-func (c *Capture) Wait() error {
-	err := c.bell.wait()
+func (c *Capture) Wait(more bool) error {
+	err := c.bell.wait(more)
 	switch {
 	case err != nil && c.closed.Load():
 		return fmt.Errorf("wait for packets: %w", os.ErrClosed)

@@ -153,7 +153,7 @@ func TestNoPacketIsSleptThrough(t *testing.T) {
 	take := func() error { return c.Take(func(frames []Frame, _ uint64) { taken <- len(frames) }) }
 	var waiter sync.WaitGroup
 	waiter.Go(func() {
-		for c.Wait() == nil && take() == nil {
+		for c.Wait(true) == nil && take() == nil {
 		}
 	})
 	defer waiter.Wait()
@@ -183,7 +183,7 @@ func TestCloseWakesWhoWaits(t *testing.T) {
 	var c *Capture
 	must(t, alone(t).Do(func() (err error) { c, err = OpenCapture(ourPorts); return err }))
 	woken := make(chan error, 1)
-	go func() { woken <- c.Wait() }()
+	go func() { woken <- c.Wait(true) }()
 	select {
 	case err := <-woken:
 		t.Fatalf("nothing was sent, and Wait returned %v", err)
@@ -198,7 +198,7 @@ func TestCloseWakesWhoWaits(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("Wait did not return")
 	}
-	if err := c.Wait(); !errors.Is(err, os.ErrClosed) {
+	if err := c.Wait(true); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Wait after Close says %v, want os.ErrClosed", err)
 	}
 	err := c.Take(func([]Frame, uint64) { t.Error("frames of a closed capture") })

@@ -1,7 +1,8 @@
 // Package rawsock holds the sockets that probing by hand takes, and nothing
 // of what is done with them: a Sender for TCP segments through a raw IP
 // socket, a Capture that sees answers with the kernel's stamps, a Guard that
-// keeps a source port for us, and a Router that tells how a packet would leave.
+// keeps a source port for us, and a Router that tells how a packet would leave;
+// and an Alarm, which is in time.
 //
 // It is the one place that speaks to the operating system about packets, and
 // works on Linux only: elsewhere every function returns ErrUnsupported. All

@@ -135,7 +135,7 @@ func takeUntil(t testing.TB, c *Capture, wanted int) []seen {
 	defer timer.Stop()
 	var all []seen
 	for len(all) < wanted {
-		if err := c.Wait(); err != nil {
+		if err := c.Wait(true); err != nil {
 			t.Fatalf("after %d of %d segments: %v", len(all), wanted, err)
 		}
 		some, _ := take(t, c)

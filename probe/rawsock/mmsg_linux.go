@@ -58,7 +58,7 @@ type inbox struct {
 	iovs    []unix.Iovec
 	data    []byte
 	control []byte
-	names   []byte
+	names   []byte // empty if nobody asks where from
 }
 
 const (
@@ -67,10 +67,11 @@ const (
 	nameLen    = unix.SizeofSockaddrInet6 // the largest that is asked for
 )
 
+// newInbox makes room for messages of so many bytes.
 func newInbox(dataLen int) *inbox {
 	b := &inbox{
 		msgs: make([]mmsghdr, batchLen), iovs: make([]unix.Iovec, batchLen),
-		data: make([]byte, batchLen*dataLen), control: make([]byte, batchLen*controlLen), names: make([]byte, batchLen*nameLen),
+		data: make([]byte, batchLen*dataLen), control: make([]byte, batchLen*controlLen),
 	}
 	for i := range b.msgs {
 		b.iovs[i].Base = &b.data[i*dataLen]
@@ -79,7 +80,15 @@ func newInbox(dataLen int) *inbox {
 		h.Iov = &b.iovs[i]
 		h.SetIovlen(1)
 		h.Control = &b.control[i*controlLen]
-		h.Name = &b.names[i*nameLen]
+	}
+	return b
+}
+
+// withNames has the inbox tell where messages come from, too.
+func (b *inbox) withNames() *inbox {
+	b.names = make([]byte, batchLen*nameLen)
+	for i := range b.msgs {
+		b.msgs[i].hdr.Name = &b.names[i*nameLen]
 	}
 	return b
 }
@@ -88,7 +97,7 @@ func newInbox(dataLen int) *inbox {
 func (b *inbox) receive(fd, flags int) (int, error) {
 	for i := range b.msgs {
 		b.msgs[i].hdr.SetControllen(controlLen)
-		b.msgs[i].hdr.Namelen = nameLen
+		b.msgs[i].hdr.Namelen = nameLen // of no effect without a name
 	}
 	return recvmmsg(fd, b.msgs, flags)
 }
@@ -100,7 +109,7 @@ func (b *inbox) message(i int) (data, control []byte) {
 	return b.data[i*size:][:n], b.control[i*controlLen:][:b.msgs[i].hdr.Controllen]
 }
 
-// name returns the sender's address of the i-th message.
+// name returns the sender's address of the i-th message, of an inbox with names.
 func (b *inbox) name(i int) []byte { return b.names[i*nameLen:][:nameLen] }
 
 // stampsOf finds, among control messages, when the kernel saw a packet and when
@@ -211,15 +220,4 @@ func putControl[T any](b []byte, level, kind int32, v T) int {
 	h.SetLen(unix.CmsgLen(size))
 	*(*T)(unsafe.Pointer(&b[unix.CmsgLen(0)])) = v
 	return unix.CmsgSpace(size)
-}
-
-// disconnect parts a datagram socket from its peer (connect to AF_UNSPEC,
-// which unix.Connect cannot express).
-func disconnect(fd int) error {
-	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }

@@ -2,7 +2,10 @@
 
 package rawsock
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Sender sends TCP segments of one IP version and gives back the times at
 // which they left. It never receives.
@@ -30,7 +33,7 @@ type Capture struct{}
 func OpenCapture(PortRange) (*Capture, error) { return nil, ErrUnsupported }
 
 // Wait returns ErrUnsupported.
-func (*Capture) Wait() error { return ErrUnsupported }
+func (*Capture) Wait(bool) error { return ErrUnsupported }
 
 // Take returns ErrUnsupported.
 func (*Capture) Take(func([]Frame, uint64)) error { return ErrUnsupported }
@@ -55,6 +58,21 @@ func (*Tap) Stamps(func(stamp, hardware int64, packet []byte)) error { return Er
 
 // Close does nothing.
 func (*Tap) Close() error { return nil }
+
+// Alarm goes off at an appointed time.
+type Alarm struct{}
+
+// OpenAlarm returns ErrUnsupported.
+func OpenAlarm() (*Alarm, error) { return nil, ErrUnsupported }
+
+// Set returns ErrUnsupported.
+func (*Alarm) Set(time.Duration) error { return ErrUnsupported }
+
+// Each returns ErrUnsupported.
+func (*Alarm) Each(func()) error { return ErrUnsupported }
+
+// Close does nothing.
+func (*Alarm) Close() error { return nil }
 
 // Guard keeps a source port for us.
 type Guard struct{ Port uint16 }

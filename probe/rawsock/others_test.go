@@ -12,6 +12,7 @@ func TestNothingIsSupportedElsewhere(t *testing.T) {
 	_, sender := OpenSender(false, true)
 	_, capture := OpenCapture(ourPorts)
 	_, tap := OpenTap(ourPorts)
+	_, alarm := OpenAlarm()
 	_, guard := HoldPort(61000)
 	_, router := OpenRouter()
 	_, _, route := new(Router).Route(netip.IPv4Unspecified())
@@ -19,8 +20,9 @@ func TestNothingIsSupportedElsewhere(t *testing.T) {
 	_, devices := StampingDevices()
 	for _, err := range []error{
 		devices, new(Sender).WantHardware(), new(Capture).WantHardware(),
-		sender, capture, tap, guard, router, route, neighbour,
-		new(Capture).Wait(), new(Capture).Take(nil), new(Tap).Stamps(nil), new(Sender).Stamps(nil), new(Guard).Silence(),
+		sender, capture, tap, alarm, guard, router, route, neighbour,
+		new(Capture).Wait(true), new(Capture).Take(nil), new(Tap).Stamps(nil), new(Sender).Stamps(nil), new(Guard).Silence(),
+		new(Alarm).Set(0), new(Alarm).Each(nil),
 	} {
 		if !errors.Is(err, ErrUnsupported) {
 			t.Errorf("the error is %v, want ErrUnsupported", err)

@@ -1,17 +1,19 @@
 package rawsock
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // Router tells from which address and with which MTU the host reaches another,
 // and whether it has to look for a neighbour first. It sends nothing: it
-// connects datagram sockets, which only looks up the route, and asks the kernel.
+// connects sockets, which only looks up the route, and asks the kernel.
 type Router struct {
 	mu         sync.Mutex
 	v4, v6     int
@@ -20,11 +22,11 @@ type Router struct {
 
 // OpenRouter returns a Router for the thread's network namespace.
 func OpenRouter() (*Router, error) {
-	v4, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	v4, err := routeSocket(unix.AF_INET)
 	if err != nil {
 		return nil, fmt.Errorf("open IPv4 socket: %w", err)
 	}
-	v6, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	v6, err := routeSocket(unix.AF_INET6)
 	if err != nil {
 		v6 = -1 // a host without IPv6
 	}
@@ -35,17 +37,35 @@ func OpenRouter() (*Router, error) {
 	return r, nil
 }
 
+// routeSocket opens a socket to look up routes with: a raw one if we may, since
+// for others the kernel looks for a free port each time.
+func routeSocket(domain int) (int, error) {
+	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	}
+	return fd, err
+}
+
+// discard is the port that sockets are connected to (RFC 863), in network
+// order. Nothing is sent there.
+var discard = binary.NativeEndian.Uint16([]byte{0, 9})
+
 // Route returns the source address that the kernel would choose for dst, and
 // the MTU of the path as far as it is known, in bytes. It is safe for concurrent use.
 func (r *Router) Route(dst netip.Addr) (src netip.Addr, mtu int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if dst.Is4() {
-		src, mtu, err = route(r.v4, &unix.SockaddrInet4{Port: 9, Addr: dst.As4()}, unix.IPPROTO_IP, unix.IP_MTU)
+		a := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: discard, Addr: dst.As4()}
+		mtu, err = route(r.v4, &a, unix.IPPROTO_IP, unix.IP_MTU)
+		src = netip.AddrFrom4(a.Addr)
 	} else {
 		var scope uint32
 		if scope, err = scopeOf(dst); err == nil {
-			src, mtu, err = route(r.v6, &unix.SockaddrInet6{Port: 9, Addr: dst.As16(), ZoneId: scope}, unix.IPPROTO_IPV6, unix.IPV6_MTU)
+			a := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: discard, Addr: dst.As16(), Scope_id: scope}
+			mtu, err = route(r.v6, &a, unix.IPPROTO_IPV6, unix.IPV6_MTU)
+			src = netip.AddrFrom16(a.Addr)
 		}
 	}
 	if err != nil {
@@ -54,32 +74,34 @@ func (r *Router) Route(dst netip.Addr) (src netip.Addr, mtu int, err error) {
 	return src, mtu, nil
 }
 
-func route(fd int, dst unix.Sockaddr, level, option int) (netip.Addr, int, error) {
+// route connects the socket to an address, puts the one that it got itself in
+// that one's place, and returns the MTU. None of the calls waits; see mmsg.
+func route[A unix.RawSockaddrInet4 | unix.RawSockaddrInet6](fd int, addr *A, level, option int) (int, error) {
 	if fd < 0 {
-		return netip.Addr{}, 0, unix.EAFNOSUPPORT
+		return 0, unix.EAFNOSUPPORT
 	}
 	// A socket keeps its source while it is connected: part it first.
-	if err := disconnect(fd); err != nil {
-		return netip.Addr{}, 0, err
+	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+	if errno != 0 {
+		return 0, errno
 	}
-	if err := unix.Connect(fd, dst); err != nil {
-		return netip.Addr{}, 0, err
+	size := uint32(unsafe.Sizeof(*addr))
+	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(addr)), uintptr(size))
+	if errno != 0 {
+		return 0, errno
 	}
-	mtu, err := unix.GetsockoptInt(fd, level, option)
-	if err != nil {
-		return netip.Addr{}, 0, err
+	var mtu int32
+	length := uint32(unsafe.Sizeof(mtu))
+	_, _, errno = unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&mtu)), uintptr(unsafe.Pointer(&length)), 0)
+	if errno != 0 {
+		return 0, errno
 	}
-	local, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.Addr{}, 0, err
+	_, _, errno = unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(addr)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, errno
 	}
-	switch a := local.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(a.Addr), mtu, nil
-	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(a.Addr), mtu, nil
-	}
-	return netip.Addr{}, 0, unix.EAFNOSUPPORT
+	return int(mtu), nil
 }
 
 // Close ends the Router.

@@ -258,7 +258,11 @@ func TestOnlyRawSocketsNeedTheCapability(t *testing.T) {
 		}
 		r, err := OpenRouter()
 		if err == nil {
-			err = r.Close()
+			var src netip.Addr
+			if src, _, err = r.Route(loopback4); src != loopback4 {
+				t.Errorf("the way to %v begins at %v", loopback4, src)
+			}
+			err = errors.Join(err, r.Close())
 		}
 		if err != nil {
 			t.Errorf("asking for routes: %v", err)

@@ -29,7 +29,7 @@ func OpenTap(ports PortRange) (*Tap, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tap{fd: fd, in: newInbox(snapLen)}, nil
+	return &Tap{fd: fd, in: newInbox(snapLen).withNames()}, nil
 }
 
 // Stamps hands over the stamps that are waiting, as Sender.Stamps does. Packets

@@ -29,11 +29,12 @@ func OpenWatch(ports PortRange) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.in.withNames()
 	return &Watch{capture: c, seen: make([]Seen, 0, batchLen), devices: make(map[int]string)}, nil
 }
 
 // Wait returns when there are packets to take, as Capture.Wait does.
-func (w *Watch) Wait() error { return w.capture.Wait() }
+func (w *Watch) Wait() error { return w.capture.Wait(true) }
 
 // Take hands over the packets that are waiting, in batches and without waiting,
 // in the order in which the kernel saw them. Drops is how many packets had

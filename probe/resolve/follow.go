@@ -19,12 +19,10 @@ const DefaultEvery = time.Minute
 // last. Moved is called from the calling goroutine. Without a name among the
 // targets there is nothing to follow, and Follow returns.
 func (r *Resolver) Follow(ctx context.Context, targets []probe.Target, family probe.Family, at []Address, moved func(target int, to netip.AddrPort)) {
-	var hosts []host
-	for _, h := range hostsOf(targets) {
-		if _, err := netip.ParseAddr(h.name); err != nil {
-			h.addr, h.err = at[h.targets[0]].Remote.Addr(), at[h.targets[0]].Err
-			hosts = append(hosts, h)
-		}
+	hosts := namesOf(targets)
+	for i := range hosts {
+		first := at[hosts[i].targets[0]]
+		hosts[i].addr, hosts[i].err = first.Remote.Addr(), first.Err
 	}
 	before := make([]host, len(hosts))
 	for len(hosts) > 0 && r.pause(ctx) {

@@ -46,9 +46,14 @@ func Targets(ctx context.Context, targets []probe.Target, family probe.Family) [
 // Targets returns the Address of each target. A host is looked up once,
 // however many of its ports are probed.
 func (r *Resolver) Targets(ctx context.Context, targets []probe.Target, family probe.Family) []Address {
-	hosts := hostsOf(targets)
-	r.find(ctx, hosts, family)
 	all := make([]Address, len(targets))
+	for i, t := range targets {
+		if a, err := netip.ParseAddr(t.Host); err == nil {
+			all[i] = addressOf(a.Unmap(), t.Port, family)
+		}
+	}
+	hosts := namesOf(targets)
+	r.find(ctx, hosts, family)
 	for i := range hosts {
 		h := &hosts[i]
 		for _, at := range h.targets {
@@ -60,7 +65,15 @@ func (r *Resolver) Targets(ctx context.Context, targets []probe.Target, family p
 	return all
 }
 
-// host is what several targets may share.
+// addressOf is the Address of a target that was given as one.
+func addressOf(a netip.Addr, port uint16, family probe.Family) Address {
+	if family != probe.AnyFamily && (family == probe.IPv6) != a.Is6() {
+		return Address{Err: fmt.Errorf("%s is not an IPv%d address", a, family)}
+	}
+	return Address{Remote: netip.AddrPortFrom(a, port)}
+}
+
+// host is a name that several targets may share.
 type host struct {
 	name    string
 	targets []int      // which they are
@@ -68,10 +81,14 @@ type host struct {
 	err     error      // of the latest lookup
 }
 
-func hostsOf(targets []probe.Target) []host {
+// namesOf returns the hosts that are names, and so have to be looked up.
+func namesOf(targets []probe.Target) []host {
 	index := make(map[string]int)
 	var hosts []host
 	for i, t := range targets {
+		if _, err := netip.ParseAddr(t.Host); err == nil {
+			continue
+		}
 		at, known := index[t.Host]
 		if !known {
 			at = len(hosts)
@@ -101,16 +118,9 @@ func (r *Resolver) find(ctx context.Context, hosts []host, family probe.Family) 
 	group.Wait()
 }
 
-// host returns the address that a host is probed at: itself, if it is an
-// address, or else one of that family that its name has. That is the same as
+// host returns the address of that family that a name is probed at. That is the same as
 // before if the name still has it: servers tell several in ever another order.
 func (r *Resolver) host(ctx context.Context, name string, family probe.Family, before netip.Addr) (netip.Addr, error) {
-	if a, err := netip.ParseAddr(name); err == nil {
-		if a = a.Unmap(); family != probe.AnyFamily && (family == probe.IPv6) != a.Is6() {
-			return netip.Addr{}, fmt.Errorf("%s is not an IPv%d address", a, family)
-		}
-		return a, nil
-	}
 	lookup := r.Lookup
 	if lookup == nil {
 		lookup = net.DefaultResolver.LookupNetIP

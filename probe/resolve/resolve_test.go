@@ -29,14 +29,18 @@ func TestAddressesStandForThemselves(t *testing.T) {
 		{"::ffff:192.0.2.1", probe.IPv4, "192.0.2.1", ""},
 		{"::ffff:192.0.2.1", probe.IPv6, "", "192.0.2.1 is not an IPv6 address"},
 	} {
-		got, err := new(Resolver).host(context.Background(), tt.host, tt.family, netip.Addr{})
+		r := Resolver{Lookup: func(context.Context, string, string) ([]netip.Addr, error) {
+			t.Errorf("%s is looked up", tt.host)
+			return nil, nil
+		}}
+		got := r.Targets(context.Background(), []probe.Target{{Host: tt.host, Port: 80}}, tt.family)[0]
 		switch {
 		case tt.err != "":
-			if err == nil || err.Error() != tt.err {
-				t.Errorf("%s as IPv%d: error %v, want %s", tt.host, tt.family, err, tt.err)
+			if got.Err == nil || got.Err.Error() != tt.err {
+				t.Errorf("%s as IPv%d: error %v, want %s", tt.host, tt.family, got.Err, tt.err)
 			}
-		case err != nil || got != netip.MustParseAddr(tt.want):
-			t.Errorf("%s as IPv%d: %v, %v", tt.host, tt.family, got, err)
+		case got.Err != nil || got.Remote != netip.AddrPortFrom(netip.MustParseAddr(tt.want), 80):
+			t.Errorf("%s as IPv%d: %v", tt.host, tt.family, got)
 		}
 	}
 }
