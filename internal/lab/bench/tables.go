@@ -227,7 +227,7 @@ an orderly end for VictoriaMetrics. Ratios are to Synmesh.`, base.results, p.opt
 			what   string
 			better bool
 		}{
-			{"takes in more results a second", rate*base.took.Seconds() > float64(base.results)},
+			{"takes in more results a second", rate > float64(base.results)/base.took.Seconds()},
 			{"needs less processor time for a result until it is archived", all(r) < all(base)},
 			{"needs less memory", r.peak < base.peak},
 			{"needs less of the disk for a result", r.disk[1] < base.disk[1]},
