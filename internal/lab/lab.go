@@ -26,6 +26,10 @@ type Lab struct {
 	// direction of every link has its own stream, drawn from Seed and the order in which the links were made. New
 	// sets it to 1. Change it before the first Link.
 	Seed uint64
+	// Still has the relays of links made from now on wait behind the Go runtime's back. Its monitor sets timers some
+	// thousand times a second while threads come and go, and on a virtual machine each takes a core for as much as 20 µs,
+	// in the middle of what somebody measures. A relay that waits so keeps one of the runtime's processors: do not make more than one link.
+	Still bool
 
 	mu       sync.RWMutex
 	closed   bool

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -139,6 +140,27 @@ func TestDuplicatesAreAsTold(t *testing.T) {
 	copies := len(numbers) - len(slices.Compact(slices.Clone(numbers)))
 	if !around(c.Duplicated, 2000, 0.2) || !around(uint64(copies), 2000, 0.2) || c.Lost+c.Dropped != 0 {
 		t.Errorf("%d copies came, counts %+v, want about 400", copies, c)
+	}
+}
+
+// A still relay waits in a way in which it cannot be stopped for the garbage collector but by a signal.
+func TestAStillRelayPassesOnAndStops(t *testing.T) {
+	l := newLab(t)
+	l.Still = true
+	a, b := host(t, l, "a"), host(t, l, "b")
+	k, err := l.Link(a, b, Impairment{Delay: time.Millisecond, Jitter: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Route(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		numbers, c := stream(t, a, b, k, 100)
+		if len(numbers) != 100 || !slices.IsSorted(numbers) || c.Lost+c.Dropped > 0 {
+			t.Errorf("%d of 100 packets came, in order %v, counts %+v", len(numbers), slices.IsSorted(numbers), c)
+		}
+		runtime.GC()
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ import (
 type wire struct {
 	in, out int // Packet sockets.
 	wake    int // An eventfd; becomes readable when the wire is to stop.
+	still   bool
 	done    <-chan struct{}
 	err     error // Valid when done is closed.
 
@@ -62,7 +64,7 @@ func (k *Link) startRelay(imp Impairment) error {
 	}
 	for i := range k.wires {
 		w := &wire{
-			in: fds[i], out: fds[1-i], wake: wakes[i],
+			in: fds[i], out: fds[1-i], wake: wakes[i], still: k.lab.Still,
 			rng:     rand.New(rand.NewPCG(k.lab.Seed, uint64(2*len(k.lab.links)+i))),
 			base:    time.Now(),
 			scratch: make([]byte, maxPacket),
@@ -144,9 +146,22 @@ func (w *wire) run() error {
 			t := unix.NsecToTimespec(int64(max(0, w.queue.first().departure-w.now())))
 			timeout = &t
 		}
-		if _, err := unix.Ppoll(fds, timeout, nil); err != nil && err != unix.EINTR {
+		if err := w.wait(fds, timeout); err != nil && err != unix.EINTR {
 			return fmt.Errorf("waiting for packets: %w", err)
 		}
+	}
+	return nil
+}
+
+// wait waits for packets, or for the end; see Lab.Still.
+func (w *wire) wait(fds []unix.PollFd, timeout *unix.Timespec) error {
+	if !w.still {
+		_, err := unix.Ppoll(fds, timeout, nil)
+		return err
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
+	if errno != 0 {
+		return errno
 	}
 	return nil
 }

@@ -47,6 +47,7 @@ func build(targets int) (*network, error) {
 // and gets its stamp at a packet socket then: a relay takes that off.
 func buildRelayed() (*network, error) {
 	return join(func(n *network) (err error) {
+		n.lab.Still = true
 		if n.far, err = n.lab.Router("router"); err != nil {
 			return err
 		}
